@@ -1,0 +1,117 @@
+"""The opened hardware of one station: motion, camera and gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+from filelock import FileLock, Timeout
+
+from station import devices
+from station.config import CellConfig, Driver
+from station.devices import Camera, Robot, RobotInfo
+from station.errors import ConfigError, DeviceError
+from station.gate import Gate
+from station.motion import MotionGuard
+
+TCP_TOLERANCE_M = 1e-4
+TCP_TOLERANCE_RAD = 1e-3
+PAYLOAD_TOLERANCE_KG = 0.05
+
+log = structlog.get_logger()
+
+
+class Cell(NamedTuple):
+    """Motion, camera and gate; whoever holds it is the only one to use them."""
+
+    motion: MotionGuard
+    camera: Camera
+    gate: Gate
+
+
+@contextmanager
+def open_cell(
+    config: CellConfig, workspace: Path, ask: Callable[[], None] | None = None
+) -> Iterator[Cell]:
+    """Open camera and robot for the length of the block; only one process at a time may.
+
+    The camera comes first: if it is missing, nothing has touched the robot.
+    """
+    with (
+        station_lock(workspace),
+        devices.connect(camera_driver(config, workspace), "camera") as camera,
+        devices.connect(config.robot, "robot") as robot,
+    ):
+        check_installation(config, robot.info())
+        motion = MotionGuard(robot, config.motion, config.tcp)
+        gate = Gate(robot, config.lines, config.sheet_timeout_s, ask)
+        log.info(
+            "cell.opened",
+            robot=config.robot.settings.get("host"),
+            camera=config.camera.settings.get("serial"),
+        )
+        yield Cell(motion, camera, gate)
+
+
+@contextmanager
+def open_camera(config: CellConfig, workspace: Path) -> Iterator[Camera]:
+    """Open the camera alone."""
+    with (
+        station_lock(workspace),
+        devices.connect(camera_driver(config, workspace), "camera") as camera,
+    ):
+        yield camera
+
+
+@contextmanager
+def open_robot(config: CellConfig, workspace: Path, *, control: bool) -> Iterator[Robot]:
+    """Open the robot alone; without control it is only read."""
+    driver = config.robot.model_copy(
+        update={"settings": {**config.robot.settings, "control": control}}
+    )
+    with station_lock(workspace), devices.connect(driver, "robot") as robot:
+        yield robot
+
+
+@contextmanager
+def station_lock(workspace: Path) -> Iterator[None]:
+    """Hold run/station.lock: two processes must never command one cell."""
+    (workspace / "run").mkdir(exist_ok=True)
+    lock = FileLock(workspace / "run" / "station.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise DeviceError(
+            "station",
+            "another station command is using this cell",
+            "end it first; `run/station.lock` is held",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def camera_driver(config: CellConfig, workspace: Path) -> Driver:
+    """Return the camera's driver with its settings file made absolute."""
+    settings: dict[str, Any] = dict(config.camera.settings)
+    if isinstance(settings.get("pfs"), str):
+        settings["pfs"] = str(workspace / settings["pfs"])
+    return config.camera.model_copy(update={"settings": settings})
+
+
+def check_installation(config: CellConfig, info: RobotInfo) -> None:
+    """Compare what is installed on the robot with the cell file; a difference is refused, never written."""
+    away_m, turned_rad = config.tcp.distance_m(info.tcp), config.tcp.angle_rad(info.tcp)
+    if away_m > TCP_TOLERANCE_M or turned_rad > TCP_TOLERANCE_RAD:
+        there = ", ".join(f"{value:.5f}" for value in info.tcp)
+        raise ConfigError(
+            f"tcp: the robot has [{there}] installed; correct the pendant or the cell file"
+        )
+    if abs(config.payload_kg - info.payload_kg) > PAYLOAD_TOLERANCE_KG:
+        raise ConfigError(
+            f"payload_kg: the robot has {info.payload_kg:g} kg set, the cell file {config.payload_kg:g}"
+        )

@@ -1,0 +1,136 @@
+"""Check recipe, cell file and model against each other, without moving anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from station import devices
+from station.cell import camera_driver
+from station.config import LoadedCell
+from station.devices import Robot
+from station.errors import MoveRefused, StationError
+from station.geometry import Pose
+from station.kinematics import Joints, forward, inverse
+from station.model import ModelCard, load_card
+from station.motion import MotionGuard
+from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Shot
+
+DEFAULT_MODEL_WIDTH_PX = 256
+# Elbow up, camera down: where the search for joint angles begins when a recipe was not taught on the arm.
+_TYPICAL = Joints(-1.6, -1.4, -1.8, -1.5, 1.57, 0.0)
+
+
+class Finding(NamedTuple):
+    """One thing checked: `error` forbids running, `warning` asks for a look, `ok` says what is true."""
+
+    level: str
+    what: str
+
+
+def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Iterator[Finding]:
+    """Check what can be known without the robot."""
+    recipe, config = loaded.recipe, cell.config
+    devices.check(config.robot, f"{cell.path}: robot")
+    devices.check(camera_driver(config, workspace), f"{cell.path}: camera")
+    shots = recipe.shots(lambda joints: forward(joints) @ config.tcp)
+    yield from _check_lines(
+        shots, config.tcp, cell, recipe.travel_speed_m_s, recipe.shot_speed_m_s
+    )
+    card = None
+    if recipe.model is None:
+        yield Finding("warning", "no model yet: capture good sheets, then `station train`")
+    else:
+        try:
+            card = load_card(workspace, recipe.model)
+        except StationError as error:
+            yield Finding("error", str(error))
+        else:
+            yield Finding("ok", f"model {recipe.model} is there and its file matches its card")
+    if card is not None and recipe.threshold is None:
+        yield Finding("error", "a model is named but no threshold")
+    if card is not None:
+        yield from _check_input(recipe.model_input, card)
+    yield _check_resolution(loaded, cell, card)
+
+
+def check_reach(robot: Robot, loaded: LoadedRecipe) -> Iterator[Finding]:
+    """Ask the robot whether every pose is reachable and inside its own safety limits."""
+    unreachable = 0
+    shots = loaded.recipe.shots(robot.forward)
+    for shot in shots:
+        for name, pose in (("approach", shot.approach), ("pose", shot.pose)):
+            if not robot.reachable(pose):
+                unreachable += 1
+                yield Finding(
+                    "error",
+                    f"the robot cannot reach the {name} of {shot.setup} shot {shot.number}",
+                )
+    if not unreachable:
+        yield Finding(
+            "ok", f"the robot reaches all {len(shots)} poses inside its safety limits"
+        )
+
+
+def _check_lines(
+    shots: list[Shot], tcp: Pose, cell: LoadedCell, travel_m_s: float, shot_m_s: float
+) -> Iterator[Finding]:
+    guard = MotionGuard(_NoRobot(), cell.config.motion, tcp)
+    first = shots[0].approach
+    joints = inverse(first @ tcp.inverse(), _TYPICAL)
+    if joints is None:
+        yield Finding("error", f"setup {shots[0].setup}: out of the arm's reach")
+        return
+    place = first
+    try:
+        for previous, shot in pairwise([shots[0], *shots]):
+            way = [(shot.pose, shot_m_s)]
+            if previous.setup != shot.setup or place is first:
+                way = [(previous.approach, travel_m_s), (shot.approach, travel_m_s), *way]
+            for target, speed_m_s in way:
+                joints = guard.check_line(
+                    place, joints, target, min(speed_m_s, cell.config.motion.speed_limit_m_s)
+                )
+                place = target
+    except MoveRefused as error:
+        yield Finding(
+            "error", f"on the way to {shot.setup} shot {shot.number}: {error.problem}"
+        )
+        return
+    yield Finding(
+        "ok", f"{len(shots)} shots: every line is inside the workspace and the arm's reach"
+    )
+
+
+def _check_input(model_input: str, card: ModelCard) -> Iterator[Finding]:
+    trained = "whole" if card.input.tiles == 1 else "tiles"
+    if trained != model_input:
+        yield Finding(
+            "error", f"model_input is {model_input}, but the model was trained on {trained}"
+        )
+
+
+def _check_resolution(
+    loaded: LoadedRecipe, cell: LoadedCell, card: ModelCard | None
+) -> Finding:
+    width_px = DEFAULT_MODEL_WIDTH_PX if card is None else card.input.width * card.input.tiles
+    view_mm = cell.config.view_width_mm(loaded.recipe.working_distance_m)
+    pixel_mm = view_mm / width_px
+    text = f"{pixel_mm:.2f} mm per model pixel ({view_mm:.0f} mm of sheet on {width_px} pixels)"
+    smallest = loaded.recipe.smallest_defect_mm
+    if smallest < MIN_MODEL_PIXELS * pixel_mm:
+        return Finding(
+            "warning",
+            f"{text}: the smallest defect of {smallest:g} mm is below {MIN_MODEL_PIXELS} of them; "
+            "go closer, add setups or use tiles",
+        )
+    return Finding("ok", text)
+
+
+class _NoRobot:
+    """Stands where a robot would be asked; checking lines asks none."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"checking lines must not call robot.{name}")

@@ -1,0 +1,197 @@
+"""One sheet being collected: its pictures are saved and scored in threads while the arm travels."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+from station.dataset import save_image, save_map
+from station.devices import RobotStatus
+from station.errors import StationError
+from station.recipe import Shot
+from station.records import Capture, FileEntry, Frame, Image, Prediction, pixels_sha256
+
+QUEUE_FRAMES = 8  # frames waiting to be saved or scored; the loop blocks when there are more
+SAVERS = 2
+
+Result = TypeVar("Result")
+
+
+class Predictor(Protocol):
+    """Anything that scores a picture."""
+
+    def predict(self, image: Image) -> Prediction:
+        """Score one picture."""
+
+
+class Collected(NamedTuple):
+    """What became of a sheet's shots."""
+
+    captures: tuple[Capture, ...]
+    files: dict[str, FileEntry]
+    scores: list[float | None]
+    problems: tuple[str, ...]
+    scoring_s: float
+    saving_s: float
+
+
+class _Saved(NamedTuple):
+    sha256: str
+    entry: FileEntry
+    seconds: float
+
+
+class _Scored(NamedTuple):
+    prediction: Prediction
+    map_file: str
+    entry: FileEntry
+    seconds: float
+
+
+class _Pending(NamedTuple):
+    file: str
+    shot: Shot
+    status: RobotStatus
+    frame: Frame
+    saved: Future[_Saved]
+    scored: Future[_Scored] | None
+
+
+class Collector:
+    """The threads that save and score, kept for a whole run."""
+
+    def __init__(self, predictor: Predictor | None) -> None:
+        self._predictor = predictor
+        self._savers = ThreadPoolExecutor(SAVERS, thread_name_prefix="saver")
+        self._scorer = ThreadPoolExecutor(1, thread_name_prefix="scorer")
+        self._slots = threading.Semaphore(QUEUE_FRAMES)
+
+    def sheet(self, sheet: str, folder: Path) -> SheetCollection:
+        """Begin to collect a sheet."""
+        return SheetCollection(self, sheet, folder)
+
+    def close(self) -> None:
+        """Let the threads finish what they hold."""
+        self._savers.shutdown()
+        self._scorer.shutdown()
+
+    def submit(
+        self, folder: Path, file: str, shot: Shot, status: RobotStatus, frame: Frame
+    ) -> _Pending:
+        """Queue one frame; blocks while too many are waiting."""
+        self._slots.acquire()
+        saved = self._savers.submit(_save, folder / file, frame.image)
+        saved.add_done_callback(lambda _: self._slots.release())
+        scored = None
+        if self._predictor is not None:
+            self._slots.acquire()
+            scored = self._scorer.submit(_score, self._predictor, folder / file, frame.image)
+            scored.add_done_callback(lambda _: self._slots.release())
+        return _Pending(file, shot, status, frame, saved, scored)
+
+
+class SheetCollection:
+    """The shots of one sheet, in order."""
+
+    def __init__(self, collector: Collector, sheet: str, folder: Path) -> None:
+        self._collector = collector
+        self._sheet = sheet
+        self._folder = folder
+        self._pending: list[_Pending] = []
+
+    def add(self, shot: Shot, status: RobotStatus, frame: Frame) -> None:
+        """Take over one frame."""
+        file = f"{self._sheet}_{shot.setup}_{shot.number}.png"
+        self._pending.append(self._collector.submit(self._folder, file, shot, status, frame))
+
+    def finish(self) -> Collected:
+        """Wait until every frame is on disk and scored.
+
+        A frame that could not be saved is left out, so the sheet is incomplete; one that could not be
+        scored stays, without a score, so the sheet is rejected.
+        """
+        captures: list[Capture] = []
+        files: dict[str, FileEntry] = {}
+        problems: list[str] = []
+        scoring_s = saving_s = 0.0
+        for pending in self._pending:
+            scored, problem = _result(pending.scored)
+            saved, unsaved = _result(pending.saved)
+            if problem:
+                problems.append(f"{pending.file}: {problem}")
+            if saved is None:
+                problems.append(f"{pending.file}: {unsaved}")
+                continue
+            saving_s += saved.seconds
+            files[pending.file] = saved.entry
+            if scored is not None:
+                scoring_s += scored.seconds
+                files[scored.map_file] = scored.entry
+            captures.append(_capture(pending, saved, scored, problem))
+        return Collected(
+            tuple(captures),
+            files,
+            [c.score for c in captures],
+            tuple(problems),
+            scoring_s,
+            saving_s,
+        )
+
+
+def _result(future: Future[Result] | None) -> tuple[Result | None, str | None]:
+    if future is None:
+        return None, None
+    try:
+        return future.result(), None
+    except StationError as error:
+        return None, str(error)
+
+
+def _save(path: Path, image: Image) -> _Saved:
+    started = time.perf_counter()
+    entry = save_image(path, image)
+    return _Saved(pixels_sha256(image), entry, time.perf_counter() - started)
+
+
+def _score(predictor: Predictor, path: Path, image: Image) -> _Scored:
+    started = time.perf_counter()
+    prediction = predictor.predict(image)
+    map_path = path.with_name(f"{path.stem}_map.npy")
+    return _Scored(
+        prediction,
+        map_path.name,
+        save_map(map_path, prediction.anomaly_map),
+        time.perf_counter() - started,
+    )
+
+
+def _capture(
+    pending: _Pending, saved: _Saved, scored: _Scored | None, problem: str | None
+) -> Capture:
+    frame, shot = pending.frame, pending.shot
+    height, width = frame.image.shape[:2]
+    score = None if scored is None else scored.prediction.score
+    if score is not None and not math.isfinite(score):
+        score, problem = None, f"the model answered {score}"
+    return Capture(
+        file=pending.file,
+        pixels_sha256=saved.sha256,
+        width=width,
+        height=height,
+        setup=shot.setup,
+        shot=shot.number,
+        pose_asked=shot.pose,
+        pose=pending.status.pose,
+        joints_rad=pending.status.joints,
+        exposure_us=frame.exposure_us,
+        gain_db=frame.gain_db,
+        frame=frame.number,
+        taken_at=frame.taken_at,
+        score=score,
+        map_file=None if scored is None else scored.map_file,
+        problem=problem,
+    )

@@ -1,0 +1,133 @@
+"""What stands in the cell: calibration/cell.yaml, and where a workspace keeps its folders."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from station.errors import ConfigError
+from station.recipe import Name, PoseField, Vector
+from station.strict import Strict, parse, read
+
+Line = Annotated[int, Field(ge=0, le=7)]
+
+
+class Box(Strict):
+    """An axis-aligned box in the robot's base frame, metres."""
+
+    min_m: Vector
+    max_m: Vector
+
+    @model_validator(mode="after")
+    def _has_volume(self) -> Self:
+        if any(low >= high for low, high in zip(self.min_m, self.max_m, strict=True)):
+            raise ValueError("every number of min_m must be below its number in max_m")
+        return self
+
+    def contains(self, point: tuple[float, float, float]) -> bool:
+        """Tell whether a point lies in the box or on its face."""
+        return all(a <= p <= b for a, p, b in zip(self.min_m, point, self.max_m, strict=True))
+
+
+class KeepOut(Box):
+    """A box no corner of the tool may enter."""
+
+    name: str
+
+
+class Driver(Strict):
+    """A device's driver module and the settings that module checks itself."""
+
+    driver: str = Field(pattern=r"^[a-z0-9_]+$")
+    settings: dict[str, Any]
+
+
+class MotionLimits(Strict):
+    """What MotionGuard holds every move to."""
+
+    workspace: Box
+    keep_out: tuple[KeepOut, ...] = ()
+    tool_corners_m: tuple[Vector, ...] = Field(
+        default=(), description="corner points of camera and lens in the tool's frame"
+    )
+    speed_limit_m_s: float = Field(gt=0, le=3)
+    acceleration_limit_m_s2: float = Field(gt=0, le=10)
+    joint_speed_limit_rad_s: float = Field(gt=0, le=3.14)
+    pose_tolerance_m: float = Field(gt=0, le=0.01)
+    pose_tolerance_rad: float = Field(gt=0, le=0.2)
+
+
+class Lens(Strict):
+    """What turns pixels into millimetres before a calibration exists."""
+
+    focal_length_mm: float = Field(gt=0)
+    sensor_width_mm: float = Field(gt=0)
+
+
+class Lines(Strict):
+    """Digital lines of the part handshake, on the robot controller."""
+
+    part_present: Line
+    accept: Line
+    reject: Line
+    busy: Line
+
+    @model_validator(mode="after")
+    def _outputs_differ(self) -> Self:
+        if len({self.accept, self.reject, self.busy}) != 3:
+            raise ValueError("accept, reject and busy must be three different outputs")
+        return self
+
+
+class CellConfig(Strict):
+    """The hardware of one station and the limits it works in."""
+
+    station: Name
+    robot: Driver
+    camera: Driver
+    lens: Lens
+    motion: MotionLimits
+    tcp: PoseField = Field(
+        description="flange to tool, as installed on the robot; compared, never written"
+    )
+    payload_kg: float = Field(ge=0, le=5)
+    lines: Lines
+    gate: Literal["input", "manual"] = "input"
+    sheet_timeout_s: float = Field(default=600, gt=0)
+
+    def view_width_mm(self, working_distance_m: float) -> float:
+        """Width of the picture on the sheet."""
+        return self.lens.sensor_width_mm / self.lens.focal_length_mm * working_distance_m * 1e3
+
+
+class LoadedCell(NamedTuple):
+    """A cell file together with its path and the hash of the bytes it was read from."""
+
+    path: Path
+    config: CellConfig
+    sha256: str
+
+
+def load_cell(path: Path) -> LoadedCell:
+    """Read a cell file."""
+    if not path.is_file():
+        raise ConfigError(
+            f"{path}: no such cell file; copy calibration/cell.yaml and fill it in"
+        )
+    text = read(path)
+    return LoadedCell(
+        path, parse(text, path, CellConfig), hashlib.sha256(text.encode()).hexdigest()
+    )
+
+
+def open_workspace(path: Path) -> Path:
+    """Return the workspace's absolute path, or say what is missing and how to make it."""
+    missing = [name for name in ("recipes", "calibration") if not (path / name).is_dir()]
+    if missing:
+        raise ConfigError(
+            f"{path} is no workspace: no {' or '.join(missing)} folder; make one with `station init DIR`"
+        )
+    return path.resolve()

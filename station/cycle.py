@@ -1,0 +1,360 @@
+"""capture() and inspect(): the two loops. No driver, no torch, no printing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from station.cell import Cell
+from station.collect import Collected, Collector, Predictor
+from station.config import LoadedCell
+from station.dataset import Dataset, now
+from station.devices import RobotStatus
+from station.errors import IncompleteFrame, ModelError, StationError
+from station.recipe import LoadedRecipe, Shot
+from station.records import Frame, Manifest, Timing, Verdict, judge
+
+DRY_RUN_SPEED_M_S = 0.05
+
+log = structlog.get_logger()
+
+
+class Job(NamedTuple):
+    """What one run is about, the same for each of its sheets."""
+
+    run: str
+    recipe: LoadedRecipe
+    cell: LoadedCell
+    software: dict[str, str]
+    stop: threading.Event
+    dry_run: bool = False
+
+
+class Judging(NamedTuple):
+    """The model of an inspection and the threshold its scores are held against."""
+
+    predictor: Predictor
+    model: str
+    sha256: str
+    threshold: float
+
+
+class Labels(NamedTuple):
+    """Where captured sheets belong in the tree."""
+
+    label: str
+    split: Literal["train", "test"]
+
+
+class Progress(NamedTuple):
+    """One shot was taken: for progress bars."""
+
+    sheet: str
+    shot: Shot
+
+
+class Inspected(NamedTuple):
+    """A recorded sheet and where its record lies."""
+
+    manifest: Manifest
+    folder: Path
+
+
+class _Spent:
+    """Seconds of the loop's own thread by stage."""
+
+    def __init__(self) -> None:
+        self.started_at = now()
+        self.started = time.perf_counter()
+        self.motion_s = 0.0
+        self.camera_s = 0.0
+        self.last_frame = self.started
+
+
+def inspect(
+    cell: Cell, job: Job, judging: Judging, dataset: Dataset, sheets: int | None
+) -> Iterator[Inspected]:
+    """Inspect sheets as they arrive: shoot, score, judge, record, then signal."""
+    collector = Collector(judging.predictor)
+    try:
+        shots = _begin_run(cell, job)
+        for number in _sheet_numbers(sheets):
+            if not cell.gate.wait_for_sheet(job.stop):
+                return
+            with bound_contextvars(sheet=_sheet_id(job, number)):
+                inspected = _inspect_sheet(
+                    _sheet_id(job, number), cell, job, judging, dataset, collector, shots
+                )
+                _leave_sheet(cell, job, shots)
+            yield inspected
+            _stop_if_the_model_failed(inspected.manifest)
+    finally:
+        collector.close()
+
+
+def capture(
+    cell: Cell, job: Job, labels: Labels, dataset: Dataset, sheets: int
+) -> Iterator[Progress | Manifest]:
+    """Photograph sheets for the dataset; yields each shot for progress and each sheet's manifest."""
+    collector = Collector(None)
+    try:
+        shots = _begin_run(cell, job)
+        for number in _sheet_numbers(sheets):
+            if not cell.gate.wait_for_sheet(job.stop):
+                return
+            sheet = _sheet_id(job, number)
+            with bound_contextvars(sheet=sheet):
+                yield from _capture_sheet(sheet, cell, job, labels, dataset, collector, shots)
+                if job.stop.is_set():
+                    return
+                _leave_sheet(cell, job, shots)
+    finally:
+        collector.close()
+
+
+def take_shot(
+    shot: Shot, previous: Shot, cell: Cell, job: Job, spent: _Spent
+) -> tuple[RobotStatus, Frame]:
+    """Go to the shot's pose, stand still, expose; return where the tool stood and what it saw."""
+    recipe = job.recipe.recipe
+    started = time.perf_counter()
+    if previous.setup != shot.setup:
+        _travel(cell, job, previous, shot)
+    status = cell.motion.go(
+        shot.pose, _speed(recipe.shot_speed_m_s, job), recipe.acceleration_m_s2, recipe.settle_s
+    )
+    arrived = time.perf_counter()
+    spent.motion_s += arrived - started
+    try:
+        frame = cell.camera.trigger()
+    except IncompleteFrame as error:
+        # The arm stands still, so the same picture can be taken again; once, or it is a fault.
+        log.warning("shot.retried", problem=str(error))
+        frame = cell.camera.trigger()
+    spent.last_frame = time.perf_counter()
+    spent.camera_s += spent.last_frame - arrived
+    log.debug("shot.taken", setup=shot.setup, shot=shot.number, frame=frame.number)
+    return status, frame
+
+
+def _inspect_sheet(
+    sheet: str,
+    cell: Cell,
+    job: Job,
+    judging: Judging,
+    dataset: Dataset,
+    collector: Collector,
+    shots: list[Shot],
+) -> Inspected:
+    """Shoot and score every setup of one sheet; record the verdict before it is signalled."""
+    spent = _Spent()
+    folder = dataset.begin(sheet)
+    collection = collector.sheet(sheet, folder)
+    if not job.dry_run:
+        cell.gate.begin()
+    try:
+        # Every sheet begins above the first setup.
+        for previous, shot in pairwise([shots[0], *shots]):
+            status, frame = take_shot(shot, previous, cell, job, spent)
+            collection.add(shot, status, frame)
+    except BaseException as error:
+        # No verdict, no line: what was captured is kept, marked, and the reason goes up.
+        manifest = _manifest(
+            "inspection", sheet, job, spent, collection.finish(), (_reason(error),)
+        )
+        manifest = manifest.model_copy(update={"verdict": Verdict.NONE, **_judged_by(judging)})
+        target = dataset.record_inspection(folder, manifest)
+        log.error(
+            "sheet.unjudged",
+            reason=_reason(error),
+            last_pose=_last_pose(manifest),
+            record=str(target),
+        )
+        raise
+    collected = collection.finish()
+    verdict, score, reasons = judge(collected.scores, len(shots), judging.threshold)
+    manifest = _manifest(
+        "inspection", sheet, job, spent, collected, (*reasons, *collected.problems)
+    )
+    manifest = manifest.model_copy(
+        update={
+            "verdict": verdict,
+            "score": score,
+            "complete": verdict is not Verdict.NONE,
+            **_judged_by(judging),
+        }
+    )
+    target = dataset.record_inspection(folder, manifest)
+    if not job.dry_run:
+        cell.gate.sort(verdict)
+    log.info(
+        "sheet.inspected",
+        verdict=verdict,
+        score=score,
+        threshold=judging.threshold,
+        frame_to_line_ms=round(1e3 * (time.perf_counter() - spent.last_frame)),
+        duration_ms=round(1e3 * (time.perf_counter() - spent.started)),
+    )
+    return Inspected(manifest, target)
+
+
+def _capture_sheet(
+    sheet: str,
+    cell: Cell,
+    job: Job,
+    labels: Labels,
+    dataset: Dataset,
+    collector: Collector,
+    shots: list[Shot],
+) -> Iterator[Progress | Manifest]:
+    spent = _Spent()
+    folder = dataset.begin(sheet)
+    collection = collector.sheet(sheet, folder)
+    cell.gate.begin()
+    taken = 0
+    reasons: tuple[str, ...] = ()
+    try:
+        # Every sheet begins above the first setup.
+        for previous, shot in pairwise([shots[0], *shots]):
+            status, frame = take_shot(shot, previous, cell, job, spent)
+            collection.add(shot, status, frame)
+            taken += 1
+            yield Progress(sheet, shot)
+            if job.stop.is_set():
+                break
+        if taken < len(shots):
+            reasons = (f"stopped after {taken} of {len(shots)} shots",)
+    except BaseException as error:
+        reasons = (_reason(error),)
+        raise
+    finally:
+        collected = collection.finish()
+        manifest = _manifest(
+            "capture", sheet, job, spent, collected, (*reasons, *collected.problems)
+        )
+        complete = len(collected.captures) == len(shots)
+        manifest = manifest.model_copy(
+            update={"label": labels.label, "split": labels.split, "complete": complete}
+        )
+        dataset.record_capture(folder, manifest)
+    log.info("sheet.captured", shots=len(collected.captures), complete=complete)
+    yield manifest
+
+
+def _begin_run(cell: Cell, job: Job) -> list[Shot]:
+    """Bring lines, camera and arm to where every sheet begins."""
+    recipe = job.recipe.recipe
+    shots = recipe.shots(cell.motion.forward)
+    cell.gate.reset(job.stop)
+    cell.camera.configure(recipe.exposure_us, recipe.gain_db)
+    cell.motion.go(
+        shots[0].approach, _speed(recipe.travel_speed_m_s, job), recipe.acceleration_m_s2
+    )
+    return shots
+
+
+def _leave_sheet(cell: Cell, job: Job, shots: list[Shot]) -> None:
+    """Return above the first setup, and only then let the sheet go: the arm rests while hands are near."""
+    _travel(cell, job, shots[-1], shots[0])
+    if not job.dry_run:
+        cell.gate.release(job.stop)
+
+
+def _travel(cell: Cell, job: Job, previous: Shot, shot: Shot) -> None:
+    """Retreat from the last setup and travel at approach height to above the next."""
+    recipe = job.recipe.recipe
+    speed_m_s = _speed(recipe.travel_speed_m_s, job)
+    cell.motion.go(previous.approach, speed_m_s, recipe.acceleration_m_s2)
+    cell.motion.go(shot.approach, speed_m_s, recipe.acceleration_m_s2)
+
+
+def _speed(speed_m_s: float, job: Job) -> float:
+    return min(speed_m_s, DRY_RUN_SPEED_M_S) if job.dry_run else speed_m_s
+
+
+def _manifest(
+    kind: Literal["capture", "inspection"],
+    sheet: str,
+    job: Job,
+    spent: _Spent,
+    collected: Collected,
+    reasons: tuple[str, ...],
+) -> Manifest:
+    timing = Timing(
+        total_ms=_ms(time.perf_counter() - spent.started),
+        motion_ms=_ms(spent.motion_s),
+        camera_ms=_ms(spent.camera_s),
+        scoring_ms=_ms(collected.scoring_s),
+        saving_ms=_ms(collected.saving_s),
+        waited_ms=_ms(time.perf_counter() - spent.last_frame),
+    )
+    return Manifest(
+        schema=1,
+        kind=kind,
+        sheet=sheet,
+        run=job.run,
+        started_at=spent.started_at,
+        finished_at=now(),
+        complete=False,
+        recipe=job.recipe.name,
+        recipe_sha256=job.recipe.sha256,
+        cell_sha256=job.cell.sha256,
+        dry_run=job.dry_run,
+        reasons=reasons,
+        captures=collected.captures,
+        files=collected.files,
+        software=job.software,
+        timing=timing,
+    )
+
+
+def _judged_by(judging: Judging) -> dict[str, object]:
+    return {
+        "model": judging.model,
+        "model_sha256": judging.sha256,
+        "threshold": judging.threshold,
+    }
+
+
+def _stop_if_the_model_failed(manifest: Manifest) -> None:
+    problems = [capture.problem for capture in manifest.captures if capture.problem]
+    if problems:
+        raise ModelError(
+            f"sheet {manifest.sheet} was rejected because it could not be scored: {problems[0]}"
+        )
+
+
+def _sheet_numbers(sheets: int | None) -> Iterator[int]:
+    number = 0
+    while sheets is None or number < sheets:
+        number += 1
+        yield number
+
+
+def _sheet_id(job: Job, number: int) -> str:
+    return f"{job.run}-{number:06d}"
+
+
+def _last_pose(manifest: Manifest) -> list[float] | None:
+    return (
+        [round(value, 5) for value in manifest.captures[-1].pose] if manifest.captures else None
+    )
+
+
+def _reason(error: BaseException) -> str:
+    return (
+        str(error)
+        if isinstance(error, StationError)
+        else f"interrupted ({type(error).__name__})"
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(1e3 * seconds, 1)

@@ -1,0 +1,113 @@
+"""What the cell needs of its hardware, and how a driver is found by its module's name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol, cast
+
+from pydantic import ValidationError
+
+from station.config import Driver
+from station.errors import ConfigError
+from station.geometry import Pose
+from station.kinematics import Joints
+from station.records import Frame
+
+
+class RobotStatus(NamedTuple):
+    """What the controller says of itself, from data younger than `age_s`."""
+
+    pose: Pose
+    joints: Joints
+    robot_mode: str
+    safety_mode: str
+    program_running: bool
+    steady: bool
+    speed_slider: float
+    inputs: int
+    outputs: int
+    age_s: float
+
+
+class RobotInfo(NamedTuple):
+    """What a robot is, asked once."""
+
+    version: str
+    tcp: Pose
+    payload_kg: float
+
+
+class Robot(Protocol):
+    """An arm with digital lines. Every call has a deadline and raises a DeviceError."""
+
+    def info(self) -> RobotInfo:
+        """Return version, tool and payload as installed on the controller."""
+
+    def status(self) -> RobotStatus:
+        """Return the newest state; raises where it is stale."""
+
+    def move(
+        self, pose: Pose, speed_m_s: float, acceleration_m_s2: float, deadline_s: float
+    ) -> RobotStatus:
+        """Go to pose in a straight line; return the state once steady there."""
+
+    def stop(self) -> None:
+        """Bring the arm to rest."""
+
+    def reachable(self, pose: Pose) -> bool:
+        """Ask the controller whether it has a solution inside its safety limits."""
+
+    def forward(self, joints: Joints) -> Pose:
+        """Ask the controller where these joint angles put the tool."""
+
+    def set_outputs(self, values: dict[int, bool], deadline_s: float) -> None:
+        """Set digital outputs and wait until the controller reports them so."""
+
+
+class Camera(Protocol):
+    """A camera triggered by software, one frame a trigger."""
+
+    def configure(self, exposure_us: float, gain_db: float) -> None:
+        """Set and read back; raises if the camera holds another value."""
+
+    def trigger(self) -> Frame:
+        """Expose once; return exactly that frame."""
+
+    def reconnect(self) -> None:
+        """Open the camera anew after it was lost."""
+
+    def statistics(self) -> dict[str, int]:
+        """Return counters since opening: triggers, frames, failed, retried, reconnected."""
+
+
+def connect(device: Driver, where: str) -> AbstractContextManager[Any]:
+    """Open a device by its driver's module name in station/devices.
+
+    The module holds `Settings` (checked here) and `connect(settings)`, a context manager.
+    """
+    names = sorted(
+        m.name for m in pkgutil.iter_modules(__path__) if not m.name.endswith("_child")
+    )
+    if device.driver not in names:
+        raise ConfigError(f"{where}: no driver {device.driver!r}; there are {', '.join(names)}")
+    module = importlib.import_module(f"station.devices.{device.driver}")
+    return cast(AbstractContextManager[Any], module.connect(check(device, where)))
+
+
+def check(device: Driver, where: str) -> Any:
+    """Return the driver's checked settings without opening anything."""
+    names: Sequence[str] = sorted(
+        m.name for m in pkgutil.iter_modules(__path__) if not m.name.endswith("_child")
+    )
+    if device.driver not in names:
+        raise ConfigError(f"{where}: no driver {device.driver!r}; there are {', '.join(names)}")
+    module = importlib.import_module(f"station.devices.{device.driver}")
+    try:
+        return module.Settings(**device.settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}.settings.{key}: {first['msg']}") from error

@@ -1,0 +1,449 @@
+"""Basler cameras through pylon: found by serial number, one software trigger a picture.
+
+What only an emulated camera has (where its pictures come from) is set from outside, by pylon's
+own environment variables; nothing here knows of it. A call into pylon cannot be interrupted, so
+no waiting call is asked to wait longer than `SLICE_MS`: between two of them signals get through
+and the deadline is looked at.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from pypylon import genicam, pylon
+
+from station.devices import Camera
+from station.errors import (
+    ConfigError,
+    DeviceError,
+    DeviceNotFound,
+    DeviceTimeout,
+    IncompleteFrame,
+)
+from station.records import Frame, Image
+from station.strict import Strict
+
+SLICE_MS = 200
+RETRY_S = 0.5  # between two tries to open; an enumeration by itself takes about 0.25 s
+
+# The first name a camera has is used: SFNC 2 (USB, ace 2) before the classic GigE models.
+EXPOSURE_NODES = ("ExposureTime", "ExposureTimeAbs")
+GAIN_NODES = ("Gain", "GainRaw")
+AUTO_NODES = ("ExposureAuto", "GainAuto", "BalanceWhiteAuto")
+
+# Both namings of each format; True where the channels must be turned round to be RGB.
+REVERSED_CHANNELS = {
+    "Mono8": False,
+    "RGB8": False,
+    "RGB8Packed": False,
+    "BGR8": True,
+    "BGR8Packed": True,
+}
+
+# Where a node names no increment the camera still rounds, by its line time or its amplifier's
+# steps. Both bounds are about one percent of brightness.
+EXPOSURE_TOLERANCE = 0.01
+GAIN_TOLERANCE_DB = 0.1
+
+NO_BLOCK_ID = 2**64 - 1  # what pylon answers where the transport does not number its blocks
+LAST_GIGE_BLOCK_ID = 2**16 - 1  # classic GigE counts in 16 bits and goes on with 1
+
+LOST_ADVICE = "check its power and cable, then reconnect"
+
+
+class Settings(Strict):
+    """Which camera, its settings file and how long to wait for it."""
+
+    serial: str = Field(min_length=1)
+    pfs: str | None = Field(default=None, description="settings file saved by pylon Viewer")
+    trigger_timeout_s: float = Field(
+        default=2.0, gt=0, le=60, description="beyond the exposure itself"
+    )
+    connect_timeout_s: float = Field(default=10.0, gt=0, le=120)
+
+
+@contextmanager
+def connect(settings: Settings) -> Iterator[Camera]:
+    """Open the camera, hand it over ready for triggers, close it at the end."""
+    if settings.pfs is not None and not Path(settings.pfs).is_file():
+        raise ConfigError(f"{settings.pfs}: no such camera settings file (.pfs)")
+    camera = BaslerCamera(settings)
+    try:
+        # A camera that is not there is a wrong serial number or a loose cable: say so at once.
+        camera.open(wait_for_it_s=0)
+        yield camera
+    finally:
+        camera.close()
+
+
+class BaslerCamera:
+    """One opened camera, used from one thread at a time.
+
+    Node objects are never kept and `_camera` outlives every use of it: pylon ends the process
+    where either is touched after the device is gone.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._name = f"camera {settings.serial}"
+        self._camera: Any = pylon.InstantCamera()  # no device attached: every use raises
+        self._clean = False  # grabbing runs, nothing is queued and nothing is on its way
+        self._size = (0, 0)
+        self._reverse_channels = False
+        self._results = 0  # since grabbing started
+        self._last_block: int | None = None
+        self._asked: tuple[float, float] | None = None
+        self._exposure_us = 0.0
+        self._gain_db = 0.0
+        self._counts = {"triggers": 0, "frames": 0, "failed": 0, "retried": 0, "reconnected": 0}
+
+    def configure(self, exposure_us: float, gain_db: float) -> None:
+        """Set and read back; raises if the camera holds another value."""
+        try:
+            self._apply(exposure_us, gain_db)
+        except genicam.GenericException as error:
+            raise self._translated(error) from error
+
+    def trigger(self) -> Frame:
+        """Expose once; return exactly that picture, or raise and return no picture at all.
+
+        Whatever goes wrong, an interrupt included, leaves `_clean` False, and the next trigger
+        starts grabbing anew: a picture that comes too late can never pass for the next one.
+        """
+        try:
+            if not self._clean:
+                self._counts["retried"] += 1
+                self._start()
+            self._clean = False
+            frame = self._expose()
+        except genicam.GenericException as error:
+            self._counts["failed"] += 1
+            raise self._translated(error) from error
+        except DeviceError:
+            self._counts["failed"] += 1
+            raise
+        self._clean = True
+        return frame
+
+    def reconnect(self) -> None:
+        """Wait for the camera, open it as a new object and bring back every setting."""
+        self.close()
+        self.open(wait_for_it_s=self._settings.connect_timeout_s)
+        self._counts["reconnected"] += 1
+
+    def statistics(self) -> dict[str, int]:
+        """Return counters since connecting.
+
+        `failed` are triggers without a picture, `retried` triggers that began by emptying the
+        queues because the one before them had failed.
+        """
+        return dict(self._counts)
+
+    def open(self, wait_for_it_s: float) -> None:
+        """Open the camera, waiting while it is absent or while someone else holds it."""
+        now = time.monotonic()
+        self._attach(
+            absent_until=now + wait_for_it_s, busy_until=now + self._settings.connect_timeout_s
+        )
+        try:
+            self._prepare()
+            self._start()
+        except genicam.GenericException as error:
+            failure = self._translated(error)
+            self.close()
+            raise failure from error
+        except DeviceError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the camera, in whatever state it is."""
+        self._clean = False
+        # A removed camera refuses some of these; the ones after it must still be tried.
+        for step in (self._camera.StopGrabbing, self._camera.Close, self._camera.DestroyDevice):
+            with suppress(genicam.GenericException):
+                step()
+
+    def _attach(self, absent_until: float, busy_until: float) -> None:
+        while True:
+            serials = _serials_present()
+            if self._settings.serial in serials:
+                problem = self._try_open()
+                if problem is None:
+                    return
+                if time.monotonic() + RETRY_S > busy_until:
+                    raise DeviceError(
+                        self._name,
+                        f"not opened in {self._settings.connect_timeout_s:g} s: {problem}",
+                        "close other programs that hold it, pylon Viewer among them",
+                    )
+            elif time.monotonic() + RETRY_S > absent_until:
+                there = (
+                    f"there are {', '.join(serials)}" if serials else "no Basler camera answers"
+                )
+                raise DeviceNotFound(
+                    self._name, f"not found; {there}", "check serial number, power and cable"
+                )
+            time.sleep(RETRY_S)
+
+    def _try_open(self) -> str | None:
+        """Return why it did not open; each try has a new object, for an old one stays refused."""
+        try:
+            self._camera = pylon.InstantCamera(
+                {"SerialNumber": self._settings.serial}, pylon.Unambiguous
+            )
+            self._camera.Open()
+        except genicam.GenericException as error:
+            self.close()
+            return _text(error)
+        return None
+
+    def _prepare(self) -> None:
+        if self._settings.pfs is not None:
+            self._load(self._settings.pfs)
+        for name in AUTO_NODES:
+            self._switch_off(name)
+        # After the settings file, which may hold another trigger.
+        pylon.SoftwareTriggerConfiguration.ApplyConfiguration(self._camera.NodeMap)
+        self._camera.TriggerSelector.Value = "FrameStart"
+        trigger = (self._camera.TriggerMode.Value, self._camera.TriggerSource.Value)
+        if trigger != ("On", "Software"):
+            raise DeviceError(
+                self._name, f"does not take the software trigger; it holds {' '.join(trigger)}"
+            )
+        if self._asked is not None:
+            self._apply(*self._asked)
+        else:
+            self._read_back()
+
+    def _load(self, pfs: str) -> None:
+        try:
+            pylon.FeaturePersistence.Load(pfs, self._camera.NodeMap, True)
+        except genicam.GenericException as error:
+            if self._camera.IsCameraDeviceRemoved():
+                raise
+            raise DeviceError(
+                self._name,
+                f"does not take {pfs}: {_text(error)}",
+                "a .pfs fits one camera model only; save one from this camera in pylon Viewer",
+            ) from error
+
+    def _switch_off(self, name: str) -> None:
+        node = getattr(self._camera, name)
+        if not node.IsReadable():
+            return  # this camera does not have it
+        if node.Value != "Off":
+            node.Value = "Off"
+        if node.Value != "Off":
+            raise DeviceError(
+                self._name, f"{name} stays {node.Value}", f"set {name} to Off in its .pfs"
+            )
+
+    def _start(self) -> None:
+        """Begin grabbing with empty queues."""
+        self._clean = False
+        self._camera.StopGrabbing()
+        pixel_format = self._camera.PixelFormat.Value
+        if pixel_format not in REVERSED_CHANNELS:
+            raise DeviceError(
+                self._name,
+                f"PixelFormat {pixel_format} is not supported",
+                "set PixelFormat to Mono8, RGB8 or BGR8 in its .pfs",
+            )
+        self._reverse_channels = REVERSED_CHANNELS[pixel_format]
+        self._size = (self._camera.Height.Value, self._camera.Width.Value)
+        self._results = 0
+        self._last_block = None
+        self._camera.StartGrabbing(pylon.GrabStrategy_OneByOne, pylon.GrabLoop_ProvidedByUser)
+        self._clean = True
+
+    def _expose(self) -> Frame:
+        camera = self._camera
+        self._refuse_removed()
+        with camera.RetrieveResult(0, pylon.TimeoutHandling_Return) as early:
+            if early.IsValid():
+                raise IncompleteFrame(self._name, "a picture was there before it was asked for")
+        deadline = time.monotonic() + self._settings.trigger_timeout_s + self._exposure_us / 1e6
+        if camera.CanWaitForFrameTriggerReady():
+            while not camera.WaitForFrameTriggerReady(
+                _slice_ms(deadline), pylon.TimeoutHandling_Return
+            ):
+                if time.monotonic() >= deadline:
+                    raise self._timeout("did not become ready for a trigger")
+        taken_at = datetime.now(UTC)
+        self._counts["triggers"] += 1
+        camera.ExecuteSoftwareTrigger()
+        while True:
+            with camera.RetrieveResult(
+                _slice_ms(deadline), pylon.TimeoutHandling_Return
+            ) as result:
+                if result.IsValid():
+                    image = self._image(result)
+                    break
+            if not camera.IsGrabbing():
+                raise DeviceError(self._name, "stopped grabbing by itself", LOST_ADVICE)
+            if time.monotonic() >= deadline:
+                raise self._timeout("sent no picture")
+        self._refuse_removed()
+        self._counts["frames"] += 1
+        return Frame(image, self._counts["frames"], self._exposure_us, self._gain_db, taken_at)
+
+    def _image(self, result: Any) -> Image:
+        """Return a copy of the result's pixels, once everything about it is as expected."""
+        # Asked first: a damaged picture has pixels too.
+        if not result.GrabSucceeded():
+            raise IncompleteFrame(
+                self._name,
+                f"damaged picture: {result.ErrorDescription} (0x{result.ErrorCode:08X})",
+                "where it comes often, check the cable, packet size and inter-packet delay",
+            )
+        self._check_numbers(result)
+        if (result.Height, result.Width) != self._size:
+            height, width = self._size
+            raise IncompleteFrame(
+                self._name,
+                f"picture of {result.Width} x {result.Height}, not {width} x {height}",
+            )
+        image: Image = result.Array
+        if image.dtype != np.uint8 or image.shape[:2] != self._size:
+            raise IncompleteFrame(self._name, f"pixels of {image.dtype} {image.shape}")
+        if self._reverse_channels:
+            return np.ascontiguousarray(image[:, :, ::-1])
+        return image
+
+    def _check_numbers(self, result: Any) -> None:
+        """Compare pylon's count and the camera's own: a gap is a picture nobody asked for."""
+        self._results += 1
+        if result.ImageNumber != self._results:
+            raise IncompleteFrame(
+                self._name,
+                f"picture number {result.ImageNumber} answered trigger {self._results}",
+            )
+        block = int(result.BlockID)
+        last = self._last_block
+        self._last_block = block
+        if block == NO_BLOCK_ID or last is None or block == last + 1:
+            return
+        if last == LAST_GIGE_BLOCK_ID and block <= 1:
+            return
+        raise IncompleteFrame(self._name, f"picture {block} came after {last}")
+
+    def _apply(self, exposure_us: float, gain_db: float) -> None:
+        exposure = _first(self._camera, EXPOSURE_NODES)
+        self._check_range("exposure", exposure_us, exposure.Min, exposure.Max, "us")
+        gain = _first(self._camera, GAIN_NODES)
+        if _counts_raw(gain):
+            # Raw steps mean other decibels on every model; only the lowest gain, called 0 dB,
+            # can be asked of all of them.
+            if gain_db != 0:
+                raise DeviceError(
+                    self._name,
+                    f"gain of {gain_db:g} dB: this model counts GainRaw in steps of its own",
+                    "use gain_db: 0, its lowest gain, and a longer exposure or more light",
+                )
+        else:
+            self._check_range("gain", gain_db, gain.Min, gain.Max, "dB")
+        # From here on a reconnect brings them back; before, they may be impossible for ever.
+        self._asked = (exposure_us, gain_db)
+        exposure.Value = exposure_us
+        gain.Value = gain.Min if _counts_raw(gain) else gain_db
+        self._read_back()
+        self._check_held(
+            "exposure", exposure_us, self._exposure_us, self._exposure_step_us(), "us"
+        )
+        gain_step = gain.Inc if not _counts_raw(gain) and gain.HasInc() else GAIN_TOLERANCE_DB
+        self._check_held("gain", gain_db, self._gain_db, gain_step, "dB")
+
+    def _read_back(self) -> None:
+        self._exposure_us = float(_first(self._camera, EXPOSURE_NODES).Value)
+        gain = _first(self._camera, GAIN_NODES)
+        if not _counts_raw(gain):
+            self._gain_db = float(gain.Value)
+            return
+        if gain.Value != gain.Min:
+            raise DeviceError(
+                self._name,
+                f"GainRaw is {gain.Value}, which is no known number of decibels",
+                f"set GainRaw to {gain.Min}, its lowest, in the .pfs",
+            )
+        self._gain_db = 0.0
+
+    def _exposure_step_us(self) -> float:
+        exposure = _first(self._camera, EXPOSURE_NODES)
+        if exposure.HasInc():
+            return float(exposure.Inc)
+        # Classic GigE models count exposure in a base of up to 35 us and name no increment.
+        base = float(self._camera.ExposureTimeBaseAbs.GetValueOrDefault(0.0))
+        return max(base, EXPOSURE_TOLERANCE * self._exposure_us)
+
+    def _check_range(self, what: str, asked: float, low: float, high: float, unit: str) -> None:
+        if not low <= asked <= high:  # NaN is refused too
+            raise DeviceError(
+                self._name, f"{what} of {asked:g} {unit} is outside {low:g} to {high:g} {unit}"
+            )
+
+    def _check_held(self, what: str, asked: float, held: float, step: float, unit: str) -> None:
+        if not abs(held - asked) <= step:
+            raise DeviceError(
+                self._name,
+                f"{what} set to {asked:g} {unit} but the camera holds {held:g} {unit}",
+            )
+
+    def _refuse_removed(self) -> None:
+        if self._camera.IsCameraDeviceRemoved():
+            raise DeviceError(self._name, "was removed", LOST_ADVICE)
+
+    def _timeout(self, problem: str) -> DeviceTimeout:
+        after = f"{problem} within {self._settings.trigger_timeout_s:g} s"
+        return DeviceTimeout(self._name, after, LOST_ADVICE)
+
+    def _translated(self, error: Exception) -> DeviceError:
+        if self._camera.IsCameraDeviceRemoved():
+            return DeviceError(self._name, "was removed", LOST_ADVICE)
+        if not self._camera.IsPylonDeviceAttached():
+            return DeviceError(self._name, "is not connected", LOST_ADVICE)
+        return DeviceError(self._name, _text(error), LOST_ADVICE)
+
+
+def _serials_present() -> list[str]:
+    try:
+        devices = pylon.TlFactory.GetInstance().EnumerateDevices()
+        # Copied to str at once: the info objects do not outlive the enumeration.
+        return sorted(
+            str(device.SerialNumber) for device in devices if device.IsSerialNumberAvailable()
+        )
+    except genicam.GenericException as error:
+        raise DeviceError("pylon", f"cannot look for cameras: {_text(error)}") from error
+
+
+def _first(camera: Any, names: tuple[str, ...]) -> Any:
+    """Return the first of these nodes the camera has; for use at once, never to keep."""
+    for name in names:
+        node = getattr(camera, name)
+        if node.IsReadable():
+            return node
+    serial = str(camera.DeviceInfo.SerialNumber)
+    raise DeviceError(f"camera {serial}", f"has none of {', '.join(names)}")
+
+
+def _counts_raw(gain: Any) -> bool:
+    return isinstance(gain, pylon.IntegerParameter)
+
+
+def _slice_ms(deadline: float) -> int:
+    """Return how long the next wait may take."""
+    return max(1, min(SLICE_MS, round(1000 * (deadline - time.monotonic()))))
+
+
+def _text(error: Exception) -> str:
+    """Return what pylon says without where in its source it says so."""
+    text = " ".join(str(error).split())
+    return re.sub(r"\s*: \w+ thrown\b.*", "", text).rstrip(". ")

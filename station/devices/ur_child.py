@@ -1,0 +1,273 @@
+"""The process ur_rtde lives in: asynchronous moves only, polled for freshness, safety and run state."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from rtde_control import RTDEControlInterface
+from rtde_io import RTDEIOInterface
+from rtde_receive import RTDEReceiveInterface
+
+from station.devices import RobotInfo, RobotStatus
+from station.devices.ur import dashboard
+from station.errors import DeviceError, DeviceTimeout, RobotStopped
+from station.geometry import Pose
+from station.kinematics import Joints
+from station.worker import die_with_parent, parent_age_s
+
+POLL_S = 0.005
+STALE_S = 0.5  # a frozen stream keeps its last values, so only a standing timestamp tells
+PARENT_GONE_S = 0.5
+WATCHDOG_HZ = 4.0  # the controller stops its program after 250 ms without a word from us
+STEADY_RAD_S = 1e-3
+STEADY_SAMPLES = 3
+STOP_M_S2 = 2.0
+
+_VARIABLES = [
+    "timestamp", "actual_q", "actual_qd", "actual_TCP_pose", "robot_mode", "safety_mode", "safety_status_bits",
+    "runtime_state", "target_speed_fraction", "actual_digital_input_bits", "actual_digital_output_bits", "payload",
+]  # fmt: skip
+_ROBOT_MODES = {
+    -1: "no controller", 0: "disconnected", 1: "confirm safety", 2: "booting", 3: "power off", 4: "power on",
+    5: "idle", 6: "backdrive", 7: "running", 8: "updating firmware",
+}  # fmt: skip
+_SAFETY_MODES = {
+    1: "normal", 2: "reduced", 3: "protective stop", 4: "recovery", 5: "safeguard stop",
+    6: "system emergency stop", 7: "robot emergency stop", 8: "violation", 9: "fault",
+}  # fmt: skip
+_MAY_MOVE = {"normal", "reduced"}
+_PLAYING = 2
+_CLEAR = "clear the cause at the pendant, then start again"
+
+
+class Server:
+    """Answers the requests of `UrRobot`; nothing here retries, resumes or unlocks anything."""
+
+    idle_s = 0.02
+
+    def __init__(self, host: str, device: str, control: bool) -> None:
+        self._host = host
+        self._device = device
+        self._receive = RTDEReceiveInterface(host, variables=_VARIABLES)
+        self._stamp = -1.0
+        self._changed = time.monotonic()
+        self._control: RTDEControlInterface | None = None
+        self._io: RTDEIOInterface | None = None
+        if control:
+            self._control = self._take_control()
+            self._io = RTDEIOInterface(host)
+        # From here on the arm is stopped before this process ends, so the parent's death is handled
+        # in `_check_parent` and by the controller's watchdog, not by the kernel.
+        die_with_parent(0)
+
+    def idle(self) -> None:
+        """Between requests: keep the controller's watchdog quiet while the parent is alive."""
+        self._fresh()
+        self._kick()
+
+    def info(self) -> RobotInfo:
+        """Return version, tool and payload as installed on the controller."""
+        version = dashboard(self._host, "PolyscopeVersion")
+        return RobotInfo(
+            version, Pose.of(self._controls().getTCPOffset()), self._receive.getPayload()
+        )
+
+    def status(self) -> RobotStatus:
+        """Return the newest state."""
+        age_s = self._fresh()
+        if age_s > STALE_S or not self._receive.isConnected():
+            raise DeviceTimeout(
+                self._device, f"no fresh data for {age_s:.1f} s", "check cable and controller"
+            )
+        receive = self._receive
+        mode, safety = receive.getRobotMode(), receive.getSafetyMode()
+        return RobotStatus(
+            pose=Pose.of(receive.getActualTCPPose()),
+            joints=Joints.of(receive.getActualQ()),
+            robot_mode=_ROBOT_MODES.get(mode, str(mode)),
+            safety_mode=_SAFETY_MODES.get(safety, str(safety)),
+            program_running=receive.getRuntimeState() == _PLAYING,
+            steady=_steady(receive.getActualQd()),
+            speed_slider=receive.getTargetSpeedFraction(),
+            inputs=receive.getActualDigitalInputBits(),
+            outputs=receive.getActualDigitalOutputBits(),
+            age_s=age_s,
+        )
+
+    def move(
+        self, pose: Pose, speed_m_s: float, acceleration_m_s2: float, deadline_s: float
+    ) -> RobotStatus:
+        """Go to pose in a straight line; return the state once steady there."""
+        control = self._controls()
+        self._check_moving_allowed()
+        end = time.monotonic() + deadline_s
+        before = control.getAsyncOperationProgressEx().operationId()
+        if not control.moveL(list(pose), speed_m_s, acceleration_m_s2, True):
+            self._check_moving_allowed()
+            raise DeviceError(
+                self._device, "did not take the move", "look at the pendant's log"
+            )
+        steady = 0
+        stamp = self._stamp
+        while True:
+            self._check_parent()
+            status = self._check_moving_allowed()
+            self._kick()
+            operation = control.getAsyncOperationProgressEx()
+            arrived = (
+                operation.operationId() != before and not operation.isAsyncOperationRunning()
+            )
+            if self._stamp != stamp:  # count samples of the controller, not our own polls
+                stamp = self._stamp
+                steady = steady + 1 if arrived and status.steady else 0
+            if steady >= STEADY_SAMPLES:
+                return status
+            if time.monotonic() > end:
+                self.stop()
+                raise DeviceTimeout(
+                    self._device,
+                    f"move not finished within {deadline_s:.1f} s (speed slider {status.speed_slider:.0%})",
+                    "check the speed slider and the way of the arm",
+                )
+            time.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """Bring the arm to rest."""
+        control = self._controls()
+        if control.isProgramRunning():
+            control.stopL(STOP_M_S2, True)
+
+    def reachable(self, pose: Pose) -> bool:
+        """Ask the controller whether it has a solution inside its safety limits."""
+        control = self._controls()
+        # The first question comes first: without a solution the second kills the control script.
+        return bool(
+            control.getInverseKinematicsHasSolution(list(pose))
+            and control.isPoseWithinSafetyLimits(list(pose))
+        )
+
+    def forward(self, joints: Joints) -> Pose:
+        """Ask the controller where these joint angles put the tool."""
+        control = self._controls()
+        tcp = control.getTCPOffset()
+        if not any(tcp):
+            tcp[2] = 1e-12  # an all-zero offset makes ur_rtde send a stale one
+        return Pose.of(control.getForwardKinematics(list(joints), tcp))
+
+    def set_outputs(self, values: dict[int, bool], deadline_s: float) -> None:
+        """Set digital outputs and wait until the controller reports them so."""
+        self._controls()
+        assert self._io is not None  # noqa: S101 - opened together with control
+        for line, value in values.items():
+            if not self._io.setStandardDigitalOut(line, value):
+                raise DeviceError(
+                    self._device, f"did not take digital output {line}", "check remote control"
+                )
+        end = time.monotonic() + deadline_s
+        while True:
+            outputs = self.status().outputs
+            wrong = [
+                line for line, value in values.items() if bool(outputs >> line & 1) != value
+            ]
+            if not wrong:
+                return
+            if time.monotonic() > end:
+                raise DeviceError(
+                    self._device,
+                    f"digital output {wrong[0]} does not read back as set",
+                    "is another client or the pendant holding the output?",
+                )
+            self._kick()
+            time.sleep(POLL_S)
+
+    def close(self) -> None:
+        """Stop the arm and the control script, then leave without ur_rtde's destructors."""
+        if self._control is not None:
+            self._stop_program()
+        # Its destructors wait half a second each and abort the process after a lost link.
+        os._exit(0)
+
+    def _take_control(self) -> RTDEControlInterface:
+        status = self._first_status()
+        if status.safety_mode not in _MAY_MOVE:
+            raise RobotStopped(self._device, f"is in {status.safety_mode}", _CLEAR)
+        if status.robot_mode != "running":
+            raise DeviceError(
+                self._device,
+                f"robot mode is {status.robot_mode}",
+                "switch the arm on and release the brakes",
+            )
+        try:
+            control = RTDEControlInterface(self._host)
+        except RuntimeError as error:
+            raise DeviceError(self._device, str(error).strip(), _advice(str(error))) from error
+        control.setWatchdog(WATCHDOG_HZ)
+        return control
+
+    def _first_status(self) -> RobotStatus:
+        end = time.monotonic() + 1.0
+        while self._receive.getTimestamp() == 0.0 and time.monotonic() < end:
+            time.sleep(POLL_S)
+        return self.status()
+
+    def _controls(self) -> RTDEControlInterface:
+        if self._control is None:
+            raise DeviceError(self._device, "was opened for reading only")
+        return self._control
+
+    def _check_moving_allowed(self) -> RobotStatus:
+        status = self.status()
+        at = f"at {_millimetres(status.pose)}"
+        if status.safety_mode not in _MAY_MOVE:
+            raise RobotStopped(self._device, f"{status.safety_mode} {at}", _CLEAR)
+        if status.robot_mode != "running":
+            raise RobotStopped(
+                self._device, f"robot mode became {status.robot_mode} {at}", _CLEAR
+            )
+        if not status.program_running:
+            raise RobotStopped(self._device, f"the control program was stopped {at}", _CLEAR)
+        return status
+
+    def _check_parent(self) -> None:
+        if parent_age_s() > PARENT_GONE_S:
+            self._stop_program()
+            os._exit(1)
+
+    def _stop_program(self) -> None:
+        try:
+            dashboard(self._host, "stop")
+        except OSError:
+            return  # the controller is gone too; its own watchdog stops the arm
+
+    def _kick(self) -> None:
+        running = self._receive.getRuntimeState() == _PLAYING
+        if self._control is not None and running and parent_age_s() < PARENT_GONE_S:
+            self._control.kickWatchdog()
+
+    def _fresh(self) -> float:
+        """Note the stream's timestamp; return seconds since it last advanced."""
+        stamp = self._receive.getTimestamp()
+        now = time.monotonic()
+        if stamp != self._stamp:
+            self._stamp, self._changed = stamp, now
+        return now - self._changed
+
+
+def _steady(joint_speeds: Sequence[float]) -> bool:
+    return max(abs(speed) for speed in joint_speeds) < STEADY_RAD_S
+
+
+def _millimetres(pose: Pose) -> str:
+    return f"x {pose.x * 1e3:.1f} y {pose.y * 1e3:.1f} z {pose.z * 1e3:.1f} mm"
+
+
+def _advice(problem: str) -> str:
+    if "remote" in problem.lower():
+        return "switch the pendant to Remote Control"
+    if "in use" in problem:
+        return (
+            "another program or a fieldbus holds the registers: end it or disable the fieldbus"
+        )
+    return "is the arm switched on and in remote control?"

@@ -1,0 +1,80 @@
+"""Every deliberate error of the station.
+
+StationError                                                       exit 1
+├── ConfigError      wrong before anything moved: recipe, cell,    exit 2
+│                    arguments
+├── DeviceError      the hardware said no; carries .device         exit 3
+│   ├── DeviceNotFound    nothing answers at that address or serial
+│   ├── DeviceTimeout     an answer came too late or not at all
+│   ├── IncompleteFrame   a damaged picture; the cycle retakes it once
+│   ├── MoveRefused       MotionGuard did not let a move begin
+│   └── RobotStopped      a safety stop or a person stopped the arm;
+│                         only a person clears it
+├── ModelError       weights and card disagree, or an input misfits exit 4
+└── DatasetError     the tree breaks its own rules                  exit 5
+
+`cli` alone catches `StationError`: one line, no traceback. Anything else is a bug and shows one.
+"""
+
+
+class StationError(Exception):
+    """Base of every error a user can act on."""
+
+    exit_code = 1
+
+
+class ConfigError(StationError):
+    """Something was wrong before anything moved."""
+
+    exit_code = 2
+
+
+class DeviceError(StationError):
+    """The hardware said no.
+
+    `device` names it as a person would look for it, `advice` is the next human action.
+    """
+
+    exit_code = 3
+
+    def __init__(self, device: str, problem: str, advice: str = "") -> None:
+        super().__init__(device, problem, advice)
+        self.device = device
+        self.problem = problem
+        self.advice = advice
+
+    def __str__(self) -> str:
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{self.device}: {self.problem}{advice}"
+
+
+class DeviceNotFound(DeviceError):
+    """Nothing answers at that address or serial number."""
+
+
+class DeviceTimeout(DeviceError):
+    """An answer came too late or not at all."""
+
+
+class IncompleteFrame(DeviceError):
+    """The camera delivered a damaged picture."""
+
+
+class MoveRefused(DeviceError):
+    """MotionGuard did not let a move begin; the arm has not moved."""
+
+
+class RobotStopped(DeviceError):
+    """A safety stop or a person stopped the arm; only a person clears it."""
+
+
+class ModelError(StationError):
+    """Weights and card disagree, or an input does not fit the model."""
+
+    exit_code = 4
+
+
+class DatasetError(StationError):
+    """The dataset tree breaks its own rules."""
+
+    exit_code = 5

@@ -1,0 +1,92 @@
+"""The part handshake on the robot's digital lines, and nothing else.
+
+part-present (in)  a sheet lies on the table
+busy (out)         the station works on it; the arm moves only while this is high
+accept, reject     the verdict, from recorded until part-present falls; both low = none, both high never
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from station.config import Lines
+from station.devices import Robot
+from station.errors import DeviceTimeout
+from station.records import Verdict
+
+POLL_S = 0.02
+OUTPUT_S = 1.0
+
+
+class Gate:
+    """Waits for sheets and tells what became of them."""
+
+    def __init__(
+        self,
+        robot: Robot,
+        lines: Lines,
+        timeout_s: float,
+        ask: Callable[[], None] | None = None,
+    ) -> None:
+        self._robot = robot
+        self._lines = lines
+        self._timeout_s = timeout_s
+        self._ask = ask
+
+    def reset(self, stop: threading.Event) -> None:
+        """Lower every line before the first sheet.
+
+        A busy line still high tells of a sheet that was never finished: it has to go first.
+        """
+        unfinished = self._robot.status().outputs >> self._lines.busy & 1
+        self._clear()
+        if unfinished and self._ask is None:
+            self._wait_present(False, stop)
+
+    def wait_for_sheet(self, stop: threading.Event) -> bool:
+        """Wait until a sheet lies there; False when asked to stop meanwhile."""
+        if self._ask is not None:
+            self._ask()
+            return not stop.is_set()
+        return self._wait_present(True, stop)
+
+    def begin(self) -> None:
+        """Say that the sheet is being worked on."""
+        self._set(accept=False, reject=False, busy=True)
+
+    def sort(self, verdict: Verdict) -> None:
+        """Raise the verdict's line; none raises neither."""
+        self._set(accept=verdict is Verdict.ACCEPT, reject=verdict is Verdict.REJECT, busy=True)
+
+    def release(self, stop: threading.Event) -> None:
+        """Let the sheet go; hold the verdict until it has gone."""
+        self._robot.set_outputs({self._lines.busy: False}, OUTPUT_S)
+        if self._ask is None:
+            self._wait_present(False, stop)
+            self._clear()
+
+    def _clear(self) -> None:
+        self._set(accept=False, reject=False, busy=False)
+
+    def _set(self, *, accept: bool, reject: bool, busy: bool) -> None:
+        self._robot.set_outputs(
+            {self._lines.accept: accept, self._lines.reject: reject, self._lines.busy: busy},
+            OUTPUT_S,
+        )
+
+    def _wait_present(self, wanted: bool, stop: threading.Event) -> bool:
+        end = time.monotonic() + self._timeout_s
+        while not stop.is_set():
+            if bool(self._robot.status().inputs >> self._lines.part_present & 1) == wanted:
+                return True
+            if time.monotonic() > end:
+                state = "appeared" if wanted else "was taken away"
+                raise DeviceTimeout(
+                    f"part-present input {self._lines.part_present}",
+                    f"no sheet {state} within {self._timeout_s:g} s",
+                    "check the feeder and the sensor",
+                )
+            time.sleep(POLL_S)
+        return False

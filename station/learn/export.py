@@ -1,0 +1,178 @@
+"""The detector as one graph: any uint8 frame in, score and anomaly map out; saved as TorchScript."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from station.learn.backbones import Backbone
+from station.learn.simplenet import FoldedHead, Head
+
+STRIDE = 4  # of the anomaly map on the network's input
+MULTIPLE = 32  # the coarsest stride is 16, and tiles overlap by an eighth of their side
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """What the network is given: fixed at training, after the frames it was trained on."""
+
+    height: int
+    width: int
+    tiles: int  # per side; 1 is the whole frame
+    aspect: float  # width / height of the training frames
+
+    @classmethod
+    def of_frames(cls, height: int, width: int, long_side: int, tiles: int) -> InputForm:
+        """Keep the frames' aspect as nearly as multiples of 32 allow."""
+        short = min(height, width) / max(height, width) * long_side
+        short_side = max(MULTIPLE, round(short / MULTIPLE) * MULTIPLE)
+        sides = (short_side, long_side) if height <= width else (long_side, short_side)
+        return cls(*sides, tiles, width / height)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of what the tiles are cut from."""
+        steps = self.tiles - 1
+        return self.height + steps * self.height * 7 // 8, self.width + steps * self.width * 7 // 8
+
+
+class Network(nn.Module):
+    """Backbone and head at the fixed input size."""
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = FoldedHead(head, backbone.channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        result: Tensor = self.head(self.backbone(images))
+        return result  # (M, 1, height / 4, width / 4)
+
+
+class Detector(nn.Module):
+    """The tensor contract around a network: uint8 (N, C, H, W) to score (N) and map (N, h, w).
+
+    A frame of another aspect than the training frames' is letterboxed, never cropped; the map
+    covers the frame alone, so padding has no score.
+    """
+
+    def __init__(self, network: nn.Module, form: InputForm, smoothing: float) -> None:
+        super().__init__()
+        self.network = network
+        self.height, self.width = form.height, form.width
+        self.tiles, self.aspect = form.tiles, form.aspect
+        self.canvas_height, self.canvas_width = form.canvas
+        kernel = gaussian(smoothing)
+        self.reach = len(kernel) // 2
+        self.register_buffer("kernel", (kernel[:, None] * kernel)[None, None])
+        self.register_buffer("zero", torch.tensor(0.0))
+        self.register_buffer("gain", torch.tensor(1.0))
+        self.kernel: Tensor
+        self.zero: Tensor
+        self.gain: Tensor
+        self.eval()
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        raw = self.network(self.prepare(frames))
+        height, width = self.content(frames.shape[2], frames.shape[3])
+        stitched = self.stitch(raw, frames.shape[0])[:, :, : height // 4, : width // 4]
+        # Dividing by the smoothed ones keeps the border at full weight.
+        weights = F.conv2d(torch.ones_like(stitched[:1]), self.kernel, padding=self.reach)
+        smooth = F.conv2d(stitched, self.kernel, padding=self.reach) / weights
+        anomaly_map = ((smooth - self.zero) * self.gain)[:, 0]  # (N, h, w)
+        return anomaly_map.flatten(1).amax(1), anomaly_map
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Turn frames into the network's input, (N * tiles * tiles, 3, height, width), 0 to 255."""
+        if frames.dim() != 4 or frames.dtype != torch.uint8:
+            raise ValueError("frames must be uint8 (N, C, H, W)")
+        if frames.shape[1] != 1 and frames.shape[1] != 3:
+            raise ValueError("frames must have 1 or 3 channels")
+        height, width = self.content(frames.shape[2], frames.shape[3])
+        x = F.interpolate(frames.float(), [height, width], mode="bilinear", antialias=True)
+        if height < self.canvas_height or width < self.canvas_width:
+            # The frame's own border goes on, so that the padding has no edge to find.
+            right, below = self.canvas_width - width, self.canvas_height - height
+            x = F.pad(x, [0, right, 0, below], mode="replicate")
+        x = x.expand(-1, 3, -1, -1)  # (N, 3, canvas height, canvas width)
+        if self.tiles == 1:
+            return x
+        cuts: list[Tensor] = []
+        for row in range(self.tiles):
+            for column in range(self.tiles):
+                top, left = row * self.height * 7 // 8, column * self.width * 7 // 8
+                cuts.append(x[:, :, top : top + self.height, left : left + self.width])
+        return torch.cat(cuts)
+
+    def content(self, height: int, width: int) -> tuple[int, int]:
+        """Return the part of the canvas that a frame of this size fills, in multiples of 4."""
+        relative = width / height / self.aspect
+        rows, columns = float(self.canvas_height), float(self.canvas_width)
+        # One per cent is what rounding the frame's sides to pixels may do.
+        if relative > 1.01:
+            rows = rows / relative
+        elif relative < 0.99:
+            columns = columns * relative
+        return max(4, int(rows / 4 + 0.5) * 4), max(4, int(columns / 4 + 0.5) * 4)
+
+    def stitch(self, raw: Tensor, frames: int) -> Tensor:
+        """Lay the tiles' maps (tiles * tiles * N, 1, h, w) back in place; the highest wins."""
+        if self.tiles == 1:
+            return raw
+        whole = torch.full(
+            [frames, 1, self.canvas_height // 4, self.canvas_width // 4], -torch.inf
+        )
+        height, width = self.height // 4, self.width // 4
+        for i, part in enumerate(raw.split(frames)):
+            top = (i // self.tiles) * self.height * 7 // 32
+            left = (i % self.tiles) * self.width * 7 // 32
+            place = whole[:, :, top : top + height, left : left + width]
+            place.copy_(torch.maximum(place, part))
+        return whole
+
+
+def gaussian(sigma: float) -> Tensor:
+    """Return a kernel that adds up to one; sigma 0 changes nothing."""
+    if sigma == 0:
+        return torch.ones(1)
+    reach = int(3 * sigma + 0.5)
+    x = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    return kernel / kernel.sum()
+
+
+def freeze(detector: Detector) -> torch.jit.ScriptModule:
+    """Turn a detector into a frozen graph that needs none of this code."""
+    detector.eval()
+    example = torch.zeros(1, 3, detector.height, detector.width)
+    network = detector.network
+    with torch.inference_mode(False), torch.no_grad(), _torchscript_is_meant():
+        detector.network = torch.jit.trace(network, example, check_trace=False)
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(detector))
+    detector.network = network
+    return frozen
+
+
+def to_bytes(frozen: torch.jit.ScriptModule) -> bytes:
+    """Serialise a frozen graph."""
+    buffer = io.BytesIO()
+    with _torchscript_is_meant():
+        torch.jit.save(frozen, buffer)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _torchscript_is_meant() -> Iterator[None]:
+    """Silence torch's advice to use another format; DESIGN.md says why this one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        yield

@@ -1,0 +1,126 @@
+"""Good images to learn from: a folder in MVTec form, read once and checked file by file."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from station.errors import DatasetError
+from station.records import Image
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+# The station's own captures: <station>-<boot>-<counter>_<setup>_<shot>
+_CAPTURE = re.compile(r"[a-z0-9-]+-\d+-\d+_[a-z0-9-]+_\d+")
+
+
+class Loaded(NamedTuple):
+    """An image with the hash of the file it came from."""
+
+    image: Image  # (H, W) grey or (H, W, 3) RGB
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Files of good parts, grouped by the unit (the sheet) that they show."""
+
+    folder: Path
+    units: dict[str, tuple[Path, ...]]
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file, unit by unit."""
+        return [file for files in self.units.values() for file in files]
+
+    def draw(self, count: int, seed: int) -> TrainingImages:
+        """Keep `count` units, chosen by the seed alone."""
+        if not 1 <= count <= len(self.units):
+            raise DatasetError(f"{self.folder}: {count} units asked for, there are {len(self.units)}")
+        order = np.random.default_rng(seed).permutation(len(self.units))[:count]
+        names = list(self.units)
+        return replace(self, units={names[i]: self.units[names[i]] for i in sorted(order)})
+
+
+def from_mvtec(folder: Path) -> TrainingImages:
+    """List DIR/train/good; nothing else of the tree is ever looked at."""
+    good = folder / "train" / "good"
+    if not good.is_dir():
+        raise DatasetError(f"{folder}: no folder train/good in it")
+    files = sorted(p for p in good.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+    if not files:
+        kinds = " ".join(sorted(SUFFIXES))
+        raise DatasetError(f"{good}: no image in it ({kinds})")
+    return TrainingImages(good, group_by_unit(files))
+
+
+def group_by_unit(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    """Group files by what stands before the first `_`: shots of one sheet, tiles of one strip.
+
+    Where all names begin alike (img_001, img_002) they tell nothing and every file is its own unit,
+    unless they are the station's own captures: these show one sheet.
+    """
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(file.stem.partition("_")[0], []).append(file)
+    if len(groups) == 1 and not all(_CAPTURE.fullmatch(file.stem) for file in files):
+        groups = {}
+        for file in files:
+            groups.setdefault(file.stem, []).append(file)
+    return {unit: tuple(members) for unit, members in groups.items()}
+
+
+def read_image(path: Path) -> Loaded:
+    """Decode one file, or say what is wrong with it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    if not content:
+        raise DatasetError(f"{path}: empty file")
+    if _cut_short(content):
+        raise DatasetError(f"{path}: the file is cut short")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise DatasetError(f"{path}: not a readable image") from error
+    if pixels is None:
+        raise DatasetError(f"{path}: not a readable image")
+    return Loaded(_to_rgb(pixels, path), hashlib.sha256(content).hexdigest())
+
+
+def check_alike(image: Image, path: Path, first: Image, first_path: Path) -> None:
+    """Refuse an image that differs from the first in size or colour."""
+    if image.ndim != first.ndim:
+        kinds = {2: "grey", 3: "colour"}
+        raise DatasetError(f"{first_path} is {kinds[first.ndim]}, {path} is {kinds[image.ndim]}")
+    if image.shape != first.shape:
+        sizes = [f"{i.shape[1]}x{i.shape[0]}" for i in (first, image)]
+        raise DatasetError(f"{first_path} has {sizes[0]} pixels, {path} has {sizes[1]}")
+
+
+def _cut_short(content: bytes) -> bool:
+    # OpenCV fills what is missing with grey and says nothing.
+    if content.startswith(b"\x89PNG"):
+        return b"IEND" not in content[-64:]
+    if content.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in content
+    return False
+
+
+def _to_rgb(pixels: np.ndarray, path: Path) -> Image:
+    if pixels.dtype != np.uint8:
+        raise DatasetError(f"{path}: {pixels.dtype.itemsize * 8} bits per channel; 8 are needed")
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        if pixels[..., 3].min() < 255:
+            raise DatasetError(f"{path}: partly transparent; what lies behind is not known")
+        pixels = pixels[..., :3]
+    if pixels.ndim == 3:
+        return np.ascontiguousarray(pixels[..., ::-1])
+    return pixels

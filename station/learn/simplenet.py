@@ -1,0 +1,151 @@
+"""SimpleNet: a discriminator that tells features of good parts from the same features plus noise.
+
+Features -> 3x3 average pooling -> the finest level's grid -> standardised per channel -> linear
+adaptor -> discriminator. `Head` is that in training, on single patches; `FoldedHead` is the same
+function on whole feature maps, with everything up to the leaky ReLU as one affine map per level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SLOPE = 0.2  # of the leaky ReLU
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """The constants of the method; those that differ from the authors' fit standardised features."""
+
+    hidden: int = 256
+    noise: tuple[float, ...] = (0.3,)
+    margin: float = 0.5
+    steps: int = 600
+    batch: int = 4096
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+
+
+class Head(nn.Module):
+    """Adaptor and discriminator on standardised patches; positive means good."""
+
+    def __init__(self, mean: Tensor, deviation: Tensor, hidden: int) -> None:
+        super().__init__()
+        channels = len(mean)
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.adaptor = nn.Linear(channels, channels)
+        self.hidden = nn.Linear(channels, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.out = nn.Linear(hidden, 1, bias=False)
+        for layer in (self.adaptor, self.hidden, self.out):
+            nn.init.xavier_normal_(layer.weight)
+
+    def adapt(self, patches: Tensor) -> Tensor:
+        """Standardise and adapt: the space in which the noise is added."""
+        adapted: Tensor = self.adaptor((patches - self.mean) / self.deviation)
+        return adapted  # (P, D)
+
+    def discriminate(self, adapted: Tensor) -> Tensor:
+        """Tell good from noisy, one number per patch."""
+        hidden = F.leaky_relu(self.norm(self.hidden(adapted)), SLOPE)
+        result: Tensor = self.out(hidden)[:, 0]
+        return result  # (P,)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return self.discriminate(self.adapt(patches))
+
+
+class FoldedHead(nn.Module):
+    """A trained Head as one 1x1 convolution per level; the output is the anomaly map."""
+
+    def __init__(self, head: Head, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        weight, bias = _fold(head)
+        self.maps = nn.ModuleList(nn.Conv2d(c, len(bias), 1, bias=False) for c in channels)
+        for conv, part in zip(self.maps, weight.split(list(channels), dim=1), strict=True):
+            conv.weight.data = part.float()[:, :, None, None]
+        self.maps[0].bias = nn.Parameter(bias.float())
+        self.out = nn.Conv2d(len(bias), 1, 1, bias=False)
+        self.out.weight.data = -head.out.weight.detach().float()[:, :, None, None]
+        self.eval()
+        self.requires_grad_(False)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        size = levels[0].shape[2:]
+        hidden = self.maps[0](pool(levels[0]))  # (N, hidden, h, w)
+        for conv, level in zip(list(self.maps)[1:], levels[1:], strict=True):
+            # Bilinear weights add up to one, so the affine map may come first, on the small grid.
+            hidden = hidden + upsample(conv(pool(level)), size)
+        result: Tensor = self.out(F.leaky_relu(hidden, SLOPE))
+        return result  # (N, 1, h, w), high where unlike the training images
+
+
+def pool(level: Tensor) -> Tensor:
+    """Average over the 3x3 neighbourhood, at the border over what there is of it."""
+    return F.avg_pool2d(level, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def upsample(level: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Bring a coarse level onto the finest grid."""
+    return F.interpolate(level, (int(size[0]), int(size[1])), mode="bilinear", align_corners=False)
+
+
+def patch_features(levels: list[Tensor]) -> Tensor:
+    """Join the levels to one vector per place of the finest grid."""
+    size = levels[0].shape[2:]
+    joined = torch.cat([upsample(pool(level), size) for level in levels], dim=1)  # (N, D, h, w)
+    return joined.permute(0, 2, 3, 1)  # (N, h, w, D)
+
+
+def train_head(
+    bank: Tensor, options: HeadOptions, seed: int, progress: Callable[[int, float], None]
+) -> Head:
+    """Train on patches (P, D); the last iterate is the result, never a best one.
+
+    `progress` gets the step and its loss.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    mean = bank.mean(0, dtype=torch.float32)
+    # A channel that never changes in training must not turn a rounding error into a defect.
+    deviation = bank.float().std(0).clamp_min(1e-3)
+    head = Head(mean, deviation, options.hidden)
+    optimiser = torch.optim.Adam(
+        head.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    sigmas = torch.tensor(options.noise)
+    head.train()
+    for step in range(options.steps):
+        rows = torch.randint(len(bank), (options.batch,), generator=generator)
+        adapted = head.adapt(bank[rows].float())
+        which = torch.randint(len(sigmas), (options.batch, 1), generator=generator)
+        noise = torch.randn(adapted.shape, generator=generator) * sigmas[which]
+        # One batch for both, as the authors do: the batch norm sees good and noisy together.
+        answers = head.discriminate(torch.cat([adapted, adapted + noise]))
+        good, noisy = answers.chunk(2)
+        loss = F.relu(options.margin - good).mean() + F.relu(options.margin + noisy).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        progress(step + 1, float(loss.detach()))
+    return head.eval().requires_grad_(False)
+
+
+def _fold(head: Head) -> tuple[Tensor, Tensor]:
+    """Compose standardisation, adaptor, Linear and batch norm (in use) in float64."""
+    norm = head.norm
+    assert norm.running_var is not None and norm.running_mean is not None  # noqa: S101
+    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    adaptor, hidden = head.adaptor, head.hidden
+    weight = gain[:, None] * (hidden.weight.double() @ adaptor.weight.double())
+    bias = gain * (hidden.weight.double() @ adaptor.bias.double() + hidden.bias.double())
+    bias = bias - gain * norm.running_mean.double() + norm.bias.double()
+    weight = weight / head.deviation.double()
+    return weight.detach(), (bias - weight @ head.mean.double()).detach()

@@ -1,0 +1,155 @@
+"""MotionGuard: checks every target and is the only caller of `robot.move`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+from station.config import Box, MotionLimits
+from station.devices import Robot, RobotStatus
+from station.errors import DeviceError, MoveRefused
+from station.geometry import Pose
+from station.kinematics import JOINT_LIMIT_RAD, Joints, inverse
+
+SAMPLE_M = 0.005
+SAMPLE_RAD = math.radians(2)
+BRANCH_JUMP_RAD = math.radians(20)  # between neighbouring samples: the arm would swing round
+DEADLINE_FACTOR = 3.0
+DEADLINE_EXTRA_S = 5.0
+SLOWEST_SLIDER = 0.05
+
+
+class MotionGuard:
+    """Lets the arm travel only where the cell file, its own state and its kinematics allow.
+
+    After anything went wrong in a move it refuses all others: a person looks first.
+    """
+
+    def __init__(self, robot: Robot, limits: MotionLimits, tcp: Pose) -> None:
+        self._robot = robot
+        self._limits = limits
+        self._flange_from_tool = tcp.inverse()
+        self._trouble = ""
+
+    def forward(self, joints: Joints) -> Pose:
+        """Ask the controller where these joint angles put the tool."""
+        return self._robot.forward(joints)
+
+    def status(self) -> RobotStatus:
+        """Return the arm's newest state."""
+        return self._robot.status()
+
+    def go(
+        self, pose: Pose, speed_m_s: float, acceleration_m_s2: float, settle_s: float = 0.0
+    ) -> RobotStatus:
+        """Travel to pose in a straight line; return the state once steady and settled there."""
+        if self._trouble:
+            raise MoveRefused(
+                "motion", f"no move after: {self._trouble}", "clear the cause, then start again"
+            )
+        speed_m_s = min(speed_m_s, self._limits.speed_limit_m_s)
+        acceleration_m_s2 = min(acceleration_m_s2, self._limits.acceleration_limit_m_s2)
+        status = self._robot.status()
+        if status.safety_mode not in {"normal", "reduced"}:
+            raise MoveRefused(
+                "motion", f"the robot is in {status.safety_mode}", "clear it at the pendant"
+            )
+        self.check_line(status.pose, status.joints, pose, speed_m_s)
+        distance_m = max(status.pose.distance_m(pose), 0.05 * status.pose.angle_rad(pose))
+        expected_s = distance_m / speed_m_s + 2 * speed_m_s / acceleration_m_s2
+        slider = max(status.speed_slider, SLOWEST_SLIDER)
+        deadline_s = DEADLINE_EXTRA_S + DEADLINE_FACTOR * expected_s / slider
+        try:
+            reached = self._robot.move(pose, speed_m_s, acceleration_m_s2, deadline_s)
+            time.sleep(settle_s)
+            self._check_reached(pose, reached)
+        except DeviceError as error:
+            self._trouble = str(error)
+            raise
+        except BaseException:
+            self._trouble = "a move was interrupted"
+            raise
+        return reached
+
+    def stop(self) -> None:
+        """Bring the arm to rest."""
+        self._robot.stop()
+
+    def check_line(self, start: Pose, joints: Joints, end: Pose, speed_m_s: float) -> Joints:
+        """Return the joints at the end of a line, or raise MoveRefused with the reason.
+
+        Asks no robot, so `station check` walks a whole recipe with it.
+        """
+        if not all(math.isfinite(value) for value in end):
+            raise MoveRefused("motion", "the target is not finite")
+        length_m, turn_rad = start.distance_m(end), start.angle_rad(end)
+        steps = max(1, math.ceil(length_m / SAMPLE_M), math.ceil(turn_rad / SAMPLE_RAD))
+        step_s = length_m / steps / speed_m_s
+        for index in range(steps + 1):
+            pose = start.interpolate(end, index / steps)
+            self._check_place(pose)
+            found = inverse(pose @ self._flange_from_tool, joints)
+            if found is None:
+                raise MoveRefused("motion", f"{_place(pose)} is out of the arm's reach")
+            if index:
+                self._check_joints(joints, found, step_s, pose)
+            joints = found
+        return joints
+
+    def _check_place(self, pose: Pose) -> None:
+        for name, point in self._tool_points(pose):
+            if not self._limits.workspace.contains(point):
+                side = _outside(self._limits.workspace, point)
+                raise MoveRefused(
+                    "motion", f"{name} would leave the workspace at {_place(pose)}: {side}"
+                )
+            for box in self._limits.keep_out:
+                if box.contains(point):
+                    raise MoveRefused(
+                        "motion",
+                        f"{name} would enter keep-out box {box.name!r} at {_place(pose)}",
+                    )
+
+    def _check_joints(self, before: Joints, after: Joints, step_s: float, pose: Pose) -> None:
+        step_rad = before.largest_step_rad(after)
+        if max(abs(q) for q in after) > JOINT_LIMIT_RAD:
+            raise MoveRefused("motion", f"{_place(pose)} needs a joint beyond its limit")
+        if step_rad > BRANCH_JUMP_RAD:
+            raise MoveRefused("motion", f"a joint would have to swing round at {_place(pose)}")
+        if step_s and step_rad / step_s > self._limits.joint_speed_limit_rad_s:
+            raise MoveRefused(
+                "motion",
+                f"a joint would turn at {step_rad / step_s:.1f} rad/s at {_place(pose)}",
+                "slow down",
+            )
+
+    def _check_reached(self, asked: Pose, status: RobotStatus) -> None:
+        away_m, turned_rad = asked.distance_m(status.pose), asked.angle_rad(status.pose)
+        if (
+            away_m > self._limits.pose_tolerance_m
+            or turned_rad > self._limits.pose_tolerance_rad
+        ):
+            raise DeviceError(
+                "robot",
+                f"stands {away_m * 1e3:.2f} mm and {math.degrees(turned_rad):.2f} degrees from the pose asked for",
+                "check payload, mounting and brakes before starting again",
+            )
+
+    def _tool_points(self, pose: Pose) -> Iterator[tuple[str, tuple[float, float, float]]]:
+        yield "the tool", (pose.x, pose.y, pose.z)
+        matrix = pose.matrix()
+        for number, corner in enumerate(self._limits.tool_corners_m, start=1):
+            x, y, z, _ = matrix @ (*corner, 1.0)
+            yield f"tool corner {number}", (float(x), float(y), float(z))
+
+
+def _place(pose: Pose) -> str:
+    return f"x {pose.x * 1e3:.0f} y {pose.y * 1e3:.0f} z {pose.z * 1e3:.0f} mm"
+
+
+def _outside(box: Box, point: tuple[float, float, float]) -> str:
+    for axis, low, value, high in zip("xyz", box.min_m, point, box.max_m, strict=True):
+        if not low <= value <= high:
+            return f"{axis} {value * 1e3:.0f} mm is not within {low * 1e3:.0f} to {high * 1e3:.0f} mm"
+    return "inside"

@@ -1,0 +1,183 @@
+"""A recipe says what to photograph of one product and how to judge it: recipes/*.yaml."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+
+from station.errors import ConfigError
+from station.geometry import Pose
+from station.kinematics import Joints
+from station.strict import Strict, parse, read
+
+
+def _numbers(count: int) -> Callable[[Any], list[float]]:
+    def check(value: Any) -> list[float]:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{count} numbers expected, not {value!r}")
+        for number in value:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise ValueError(f"{number!r} is not a number")
+        if len(value) != count:
+            raise ValueError(f"{len(value)} numbers, not {count}")
+        return [float(number) for number in value]
+
+    return check
+
+
+def _schema(count: int, meaning: str) -> WithJsonSchema:
+    return WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "number"},
+            "minItems": count,
+            "maxItems": count,
+            "description": meaning,
+        }
+    )
+
+
+PoseField = Annotated[
+    Pose,
+    PlainValidator(lambda value: Pose.of(_numbers(6)(value))),
+    PlainSerializer(list),
+    _schema(6, "x y z in metres, rotation vector in radians"),
+]
+JointsField = Annotated[
+    Joints,
+    PlainValidator(lambda value: Joints.of(_numbers(6)(value))),
+    PlainSerializer(list),
+    _schema(6, "six joint angles in radians, base to wrist 3"),
+]
+Vector = Annotated[
+    tuple[float, float, float],
+    PlainValidator(lambda value: tuple(_numbers(3)(value))),
+    PlainSerializer(list),
+    _schema(3, "x y z"),
+]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
+MODEL_PATTERN = r"^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$"
+
+MIN_MODEL_PIXELS = 3  # a defect smaller than this many model pixels is easily lost
+
+
+class Setup(Strict):
+    """One place above the sheet, shot once per offset."""
+
+    name: Name
+    pose: PoseField | None = None
+    joints_rad: JointsField | None = None
+    offsets_m: tuple[Vector, ...] | None = Field(default=None, min_length=1, max_length=9)
+
+    @model_validator(mode="after")
+    def _needs_a_place(self) -> Self:
+        if self.pose is None and self.joints_rad is None:
+            raise ValueError("a setup needs pose or joints_rad")
+        return self
+
+
+class Shot(NamedTuple):
+    """One trigger: where the tool goes, how it gets there, how the camera is set."""
+
+    setup: str
+    number: int
+    pose: Pose
+    approach: Pose
+    exposure_us: float
+    gain_db: float
+
+
+class Recipe(Strict):
+    """One product, checked whole before anything moves."""
+
+    description: str = ""
+    sheet_size_m: Annotated[
+        tuple[float, float],
+        PlainValidator(lambda value: _positive(_numbers(2)(value))),
+        PlainSerializer(list),
+        _schema(2, "width and height of the sheet in metres"),
+    ]
+    setups: tuple[Setup, ...] = Field(min_length=1, max_length=100)
+    offsets_m: tuple[Vector, ...] = Field(
+        default=((0.0, 0.0, 0.0), (0.003, 0.0, 0.0), (0.0, 0.003, 0.0)),
+        min_length=1,
+        max_length=9,
+    )
+    working_distance_m: float = Field(gt=0, le=2, description="camera to sheet surface")
+    approach_height_m: float = Field(ge=0, le=0.5)
+    travel_speed_m_s: float = Field(gt=0, le=3)
+    shot_speed_m_s: float = Field(gt=0, le=3)
+    acceleration_m_s2: float = Field(gt=0, le=10)
+    settle_s: float = Field(ge=0, le=5)
+    exposure_us: float = Field(gt=0, le=10_000_000)
+    gain_db: float = Field(ge=0, le=48)
+    model: str | None = Field(default=None, pattern=MODEL_PATTERN)
+    model_input: Literal["whole", "tiles"] = "whole"
+    threshold: float | None = None
+    smallest_defect_mm: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [setup.name for setup in self.setups]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two setups are named {name!r}")
+        return self
+
+    def shots(self, forward: Callable[[Joints], Pose]) -> list[Shot]:
+        """List every trigger in order; `forward` turns taught joint angles into the tool's pose."""
+        shots = []
+        for setup in self.setups:
+            place = setup.pose
+            if place is None:
+                assert setup.joints_rad is not None  # noqa: S101 - Setup refuses neither
+                place = forward(setup.joints_rad)
+            for number, offset in enumerate(setup.offsets_m or self.offsets_m, start=1):
+                pose = place @ Pose(*offset, 0.0, 0.0, 0.0)
+                approach = place.raised(self.approach_height_m)
+                shots.append(
+                    Shot(setup.name, number, pose, approach, self.exposure_us, self.gain_db)
+                )
+        return shots
+
+    @property
+    def shots_per_sheet(self) -> int:
+        """Number of triggers one sheet needs."""
+        return sum(len(setup.offsets_m or self.offsets_m) for setup in self.setups)
+
+
+class LoadedRecipe(NamedTuple):
+    """A recipe together with its name and the hash of the bytes it was read from."""
+
+    name: str
+    recipe: Recipe
+    sha256: str
+
+
+def load_recipe(workspace: Path, name: str) -> LoadedRecipe:
+    """Read recipes/<name>.yaml; without it the error lists what there is."""
+    folder = workspace / "recipes"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        found = ", ".join(list_recipes(workspace)) or "none"
+        raise ConfigError(f"no recipe {name!r} in {folder}; there are: {found}")
+    text = read(path)
+    return LoadedRecipe(
+        name, parse(text, path, Recipe), hashlib.sha256(text.encode()).hexdigest()
+    )
+
+
+def list_recipes(workspace: Path) -> list[str]:
+    """Return the names of the recipes in a workspace."""
+    return sorted(path.stem for path in (workspace / "recipes").glob("*.yaml"))
+
+
+def _positive(values: Sequence[float]) -> tuple[float, ...]:
+    for value in values:
+        if value <= 0:
+            raise ValueError(f"{value} is not above zero")
+    return tuple(values)

@@ -1,0 +1,151 @@
+"""What is measured, said and kept of a sheet."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from station.recipe import MODEL_PATTERN, JointsField, PoseField
+from station.strict import Strict
+
+Image = NDArray[np.uint8]
+
+
+class Frame(NamedTuple):
+    """One exposed picture: uint8 (H, W) grey or (H, W, 3) RGB, with what the camera read back."""
+
+    image: Image
+    number: int
+    exposure_us: float
+    gain_db: float
+    taken_at: datetime
+
+
+class Prediction(NamedTuple):
+    """A model's answer on its own fixed scale: 0 = typical good sheet, 1 = typical defect."""
+
+    score: float
+    anomaly_map: NDArray[np.float32]  # (h, w)
+
+
+class Verdict(StrEnum):
+    """The outcome of a sheet; reject is a result, none a cycle that could not finish."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    NONE = "none"
+
+
+def pixels_sha256(image: Image) -> str:
+    """Hash the pixels themselves, whatever file they are kept in."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+class FileEntry(Strict):
+    """A file of the record and what proves it unchanged."""
+
+    sha256: str
+    bytes: int
+
+
+class Capture(Strict):
+    """One frame on disk with what was measured when it was taken."""
+
+    file: str
+    pixels_sha256: str
+    width: int
+    height: int
+    setup: str
+    shot: int
+    pose_asked: PoseField
+    pose: PoseField
+    joints_rad: JointsField
+    exposure_us: float
+    gain_db: float
+    frame: int
+    taken_at: datetime
+    score: float | None = None
+    map_file: str | None = None
+    problem: str | None = None
+    label: str | None = Field(
+        default=None, description="set where a picture differs from its sheet"
+    )
+
+
+class Timing(Strict):
+    """Milliseconds one sheet spent where; stages overlap, so they do not add up to the total."""
+
+    total_ms: float
+    motion_ms: float
+    camera_ms: float
+    scoring_ms: float
+    saving_ms: float
+    waited_ms: float  # from the last frame until all were saved and scored
+
+
+class Manifest(Strict):
+    """The record of one sheet, the same for captures and inspections."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
+    kind: Literal["capture", "inspection"]
+    sheet: str
+    run: str
+    started_at: datetime
+    finished_at: datetime
+    complete: bool
+    recipe: str
+    recipe_sha256: str
+    cell_sha256: str
+    model: str | None = Field(default=None, pattern=MODEL_PATTERN)
+    model_sha256: str | None = None
+    threshold: float | None = None
+    score: float | None = None
+    verdict: Verdict | None = None
+    dry_run: bool = False
+    reasons: tuple[str, ...] = ()
+    label: str | None = None
+    split: Literal["train", "test"] | None = None
+    captures: tuple[Capture, ...]
+    files: dict[str, FileEntry]
+    software: dict[str, str]
+    timing: Timing | None = None
+    previous: str | None = Field(
+        default=None, description="sha256 of the manifest before this one"
+    )
+
+
+def judge(
+    scores: list[float | None], required: int, threshold: float
+) -> tuple[Verdict, float | None, tuple[str, ...]]:
+    """Return verdict, sheet score and reasons from the scores of the recorded shots.
+
+    Accept is the positive statement: every required shot is there and its score is a finite number
+    below the threshold. A shot without a score rejects; a shot that was not recorded leaves no verdict.
+    """
+    if len(scores) < required:
+        return Verdict.NONE, None, (f"{len(scores)} of {required} shots recorded",)
+    # NaN compares false, so it must be asked for by name.
+    bad = [score for score in scores if score is None or not math.isfinite(score)]
+    finite = [score for score in scores if score is not None and math.isfinite(score)]
+    highest = max(finite, default=None)
+    if bad:
+        return (
+            Verdict.REJECT,
+            highest,
+            (f"{len(bad)} of {required} shots without a finite score",),
+        )
+    assert highest is not None  # noqa: S101 - a recipe has at least one shot
+    if required > 0 and highest < threshold:
+        return Verdict.ACCEPT, highest, ()
+    return (
+        Verdict.REJECT,
+        highest,
+        (f"score {highest:.3f} is not below threshold {threshold:g}",),
+    )

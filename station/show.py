@@ -1,0 +1,110 @@
+"""What commands show: lines, tables and progress bars; results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from station.cycle import Inspected
+    from station.dataset import Dataset
+    from station.records import Manifest
+
+
+@contextlib.contextmanager
+def progress(total: int, unit: str) -> Iterator[Callable[[str], None]]:
+    """Show a progress bar with the time left; nothing without a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn(), TextColumn("{task.description}")
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda text: progress.update(task, advance=1, description=text)
+
+
+def captured(manifest: Manifest, workspace: Path, dataset: Dataset, *, as_json: bool) -> None:
+    """Print one captured sheet."""
+    files = [
+        dataset.place(manifest, capture).relative_to(workspace).as_posix()
+        for capture in manifest.captures
+    ]
+    if as_json:
+        row = {"sheet": manifest.sheet, "label": manifest.label, "split": manifest.split}
+        print(json.dumps({**row, "complete": manifest.complete, "captures": files}), flush=True)
+    else:
+        state = "" if manifest.complete else "  incomplete: " + "; ".join(manifest.reasons)
+        print(
+            f"{manifest.sheet}  {len(files)} pictures  {manifest.split}/{manifest.label}{state}",
+            flush=True,
+        )
+
+
+def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
+    """Print one inspected sheet."""
+    manifest, folder = sheet
+    if as_json:
+        row = {
+            "sheet": manifest.sheet,
+            "verdict": manifest.verdict,
+            "score": manifest.score,
+            "threshold": manifest.threshold,
+            "reasons": manifest.reasons,
+            "captures": [
+                (folder / c.file).relative_to(workspace).as_posix() for c in manifest.captures
+            ],
+        }
+        print(json.dumps(row), flush=True)
+        return
+    score = "    -" if manifest.score is None else f"{manifest.score:5.3f}"
+    verdict = str(manifest.verdict).upper()
+    seconds = manifest.timing.total_ms / 1e3 if manifest.timing else 0.0
+    print(
+        f"{manifest.sheet}  {verdict:6}  score {score}  threshold {manifest.threshold:g}  {seconds:.1f} s",
+        flush=True,
+    )
+
+
+def values(row: dict[str, Any], *, as_json: bool) -> None:
+    """Print one row as key and value lines."""
+    if as_json:
+        print(json.dumps(row))
+        return
+    for key, value in row.items():
+        print(f"{key:16} {value:.4g}" if isinstance(value, float) else f"{key:16} {value}")
+
+
+def table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows of the same keys."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(title=title)
+    for name in rows[0] if rows else ():
+        drawn.add_column(name, justify="right" if isinstance(rows[0][name], float) else "left")
+    for row in rows:
+        drawn.add_row(
+            *(
+                f"{v:.3f}" if isinstance(v, float) else "" if v is None else str(v)
+                for v in row.values()
+            )
+        )
+    Console().print(drawn)
+
+
+def say(text: str) -> None:
+    """Tell the person at the keyboard; never part of a result."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,89 @@
+"""The control port: faults, and the person beside the cell, as lines of text answered in JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+
+from station.sim.arm import Safety
+from station.sim.controller import Controller
+from station.sim.journal import Journal
+from station.sim.ports import Ports
+from station.sim.rtde import Server
+
+STOPS = {
+    "protective_stop": Safety.PROTECTIVE_STOP,
+    "safeguard_stop": Safety.SAFEGUARD_STOP,
+    "emergency_stop": Safety.ROBOT_EMERGENCY_STOP,
+}
+
+
+class FaultPort:
+    """Carries out one command per line; the station itself never connects here."""
+
+    def __init__(
+        self, controller: Controller, rtde: Server, ports: Ports, journal: Journal
+    ) -> None:
+        self._controller = controller
+        self._rtde = rtde
+        self._ports = ports
+        self._journal = journal
+        self._commands: dict[str, Callable[[], object]] = {
+            "reset": lambda: controller.reset(time.monotonic()),
+            "cut": ports.cut,
+            "refuse": ports.refuse,
+            "freeze": rtde.thawed.clear,
+            "unfreeze": rtde.thawed.set,
+            "stop_program": controller.stop_program,
+            "next": lambda: controller.table.force_next(time.monotonic()),
+        }
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one client's lines until it leaves."""
+        while line := await reader.readline():
+            answer = await self.answer(line.decode("utf-8", "replace").split())
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+
+    async def answer(self, words: list[str]) -> dict[str, object]:
+        """Carry out one command; the answer has `ok`, and `error` where that is false."""
+        if not words:
+            return _refusal("an empty line is no command")
+        name, arguments = words[0], words[1:]
+        if name == "state":
+            return {"ok": True, **self._controller.state()}
+        self._journal.write("fault", command=" ".join(words))
+        try:
+            known = await self._carry_out(name, arguments)
+        except ValueError as error:
+            return _refusal(f"{name}: {error}")
+        return {"ok": True} if known else _refusal(f"no command '{name}'")
+
+    async def _carry_out(self, name: str, arguments: list[str]) -> bool:
+        controller = self._controller
+        if name in STOPS:
+            controller.trip(STOPS[name])
+        elif name in self._commands:
+            self._commands[name]()
+        elif name == "accept":
+            await self._ports.open()
+        elif name == "offset":
+            x, y, z = map(float, arguments)
+            controller.arm.offset_m = (x, y, z)
+        elif name == "slider":
+            (fraction,) = map(float, arguments)
+            controller.arm.slider = max(0.0, min(1.0, fraction))
+        elif name == "input":
+            line, value = map(int, arguments)
+            controller.set_input(line, bool(value))
+        elif name in ("local", "remote"):
+            controller.remote = name == "remote"
+        else:
+            return False
+        return True
+
+
+def _refusal(error: str) -> dict[str, object]:
+    return {"ok": False, "error": error}

@@ -1,0 +1,194 @@
+"""Files a person writes: one strict YAML loader and the model base every file is checked against."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from station.errors import ConfigError
+
+SIZE_LIMIT_BYTES = 1 << 20
+DEPTH_LIMIT = 20
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Location = tuple[str | int, ...]
+
+# YAML 1.2 core schema: PyYAML's own 1.1 rules read `1e-3` as text and `no` as False.
+_NULL = re.compile(r"~|null|Null|NULL|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+
+class Strict(BaseModel):
+    """What touches a file: frozen, unknown keys refused, no NaN, no silent conversion."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read and check a YAML file; a ConfigError names file, line and key."""
+        return parse(read(path), path, cls)
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own class attribute; scalars are read here
+
+
+def read(path: Path) -> str:
+    """Return the file's text; a ConfigError names what is wrong with it."""
+    try:
+        if path.stat().st_size > SIZE_LIMIT_BYTES:
+            raise ConfigError(
+                f"{path}: larger than {SIZE_LIMIT_BYTES >> 20} MiB, not a file for this"
+            )
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def parse(text: str, path: Path, model: type[ModelT]) -> ModelT:
+    """Check YAML text against `model`."""
+    lines: dict[Location, int] = {}
+    value = _tree(text, path, lines)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}:1: a mapping of keys is expected here")
+    try:
+        # Through JSON, so that strict mode still takes a list where a tuple is declared.
+        return model.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise ConfigError(_message(error, path, lines, model)) from error
+
+
+def _tree(text: str, path: Path, lines: dict[Location, int]) -> Any:
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark is not None else f"{path}"
+        problem = (
+            getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        )
+        raise ConfigError(f"{where}: {' '.join(str(problem).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply") from error
+    if node is None:
+        raise ConfigError(f"{path}: empty")
+    if "&" in text or "*" in text:
+        _refuse_aliases(text, path)
+    return _value(node, (), path, lines)
+
+
+def _refuse_aliases(text: str, path: Path) -> None:
+    for event in yaml.parse(text, Loader=_Loader):
+        if getattr(event, "anchor", None):
+            raise ConfigError(
+                f"{path}:{event.start_mark.line + 1}: anchors and aliases are not allowed"
+            )
+
+
+def _value(node: yaml.Node, at: Location, path: Path, lines: dict[Location, int]) -> Any:
+    lines[at] = node.start_mark.line + 1
+    where = f"{path}:{lines[at]}: {_dotted(at)}"
+    if len(at) > DEPTH_LIMIT:
+        raise ConfigError(f"{where}: nested too deeply")
+    if node.tag not in {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}:
+        raise ConfigError(f"{where}: tags such as {node.tag!r} are not allowed")
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"{path}:{line}: a key must be plain text")
+            key = str(key_node.value)
+            if key in mapping:
+                raise ConfigError(f"{path}:{line}: {_dotted((*at, key))}: given twice")
+            mapping[key] = _value(value_node, (*at, key), path, lines)
+            lines[(*at, key)] = line
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _value(item, (*at, index), path, lines) for index, item in enumerate(node.value)
+        ]
+    return _scalar(str(node.value), node.style is None, where)
+
+
+def _scalar(text: str, plain: bool, where: str) -> str | int | float | bool | None:
+    if not plain:
+        return text
+    if _NULL.fullmatch(text):
+        return None
+    if _BOOL.fullmatch(text):
+        return text.lower() == "true"
+    if _INT.fullmatch(text):
+        return (
+            int(text) if text[-1:].isdigit() and text[:2] not in {"0x", "0o"} else int(text, 0)
+        )
+    if _FLOAT.fullmatch(text):
+        number = float(text)
+        if not math.isfinite(number):
+            raise ConfigError(f"{where}: {text} is too large a number")
+        return number
+    if _NOT_FINITE.fullmatch(text):
+        raise ConfigError(f"{where}: {text} is not a finite number")
+    return text
+
+
+def _dotted(at: Location) -> str:
+    text = ""
+    for part in at:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "top level"
+
+
+def _message(
+    error: ValidationError, path: Path, lines: dict[Location, int], model: type[BaseModel]
+) -> str:
+    """Turn the first of pydantic's complaints into `file:line: key: problem`."""
+    # A misspelt key is both unknown and missing: the unknown one is what its writer sees.
+    details = sorted(error.errors(include_url=False), key=lambda d: d["type"] == "missing")
+    first = details[0]
+    at: Location = tuple(first["loc"])
+    known = at
+    while known not in lines and known:
+        known = known[:-1]
+    problem = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(at[-1]), _keys(model, at[:-1]), n=1)
+        problem = "unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    elif first["type"] == "missing":
+        problem = "missing"
+    elif not isinstance(first.get("input"), dict | list):
+        problem += f", not {first.get('input')!r}" if first["type"] != "value_error" else ""
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{path}:{lines.get(known, 1)}: {_dotted(at)}: {problem}{more}"
+
+
+def _keys(model: type[BaseModel], at: Location) -> list[str]:
+    """Return the keys allowed at a location, as far as plain nesting tells."""
+    current: Any = model
+    for part in at:
+        field = (
+            getattr(current, "model_fields", {}).get(part) if isinstance(part, str) else None
+        )
+        annotation = current if field is None else field.annotation
+        current = next(
+            (a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")),
+            annotation,
+        )
+    return [f.alias or name for name, f in getattr(current, "model_fields", {}).items()]

@@ -1,0 +1,187 @@
+"""A child process with a deadline on every request: the robot's and the model's.
+
+Libraries that may hang, hold the interpreter or crash live in such a child, so that the loop never does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import multiprocessing
+import signal
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from station.errors import StationError
+
+HEARTBEAT_S = 0.05
+_PR_SET_PDEATHSIG = 1
+
+_parent_heartbeat: Any = (
+    None  # set in a child: the parent's time.monotonic(), shared by the kernel
+)
+
+
+class WorkerError(StationError):
+    """A child died, hung past its deadline, or failed in a way nobody foresaw."""
+
+
+class Worker:
+    """One child process that answers one request at a time.
+
+    `target` is "module:Class"; the child builds Class(*args) and calls its methods by name. A class
+    with a method `idle()` has it called every `idle_s` seconds between requests.
+    """
+
+    def __init__(
+        self, name: str, target: str, args: tuple[Any, ...], start_deadline_s: float
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._name = name
+        self._lock = threading.Lock()
+        self._connection, child = context.Pipe()
+        self._heartbeat = context.Value("d", time.monotonic(), lock=False)
+        self._closed = threading.Event()
+        self._process = context.Process(
+            target=_serve,
+            args=(child, self._heartbeat, target, args),
+            name=f"station-{name}",
+            daemon=True,
+        )
+        self._process.start()
+        child.close()
+        threading.Thread(target=self._beat, name=f"heartbeat-{name}", daemon=True).start()
+        try:
+            self._receive("start", start_deadline_s)
+        except BaseException:
+            self._kill()
+            raise
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the child can still be asked."""
+        return not self._closed.is_set() and self._process.is_alive()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child."""
+        return self._process.pid
+
+    def request(self, method: str, *args: Any, deadline_s: float) -> Any:
+        """Call a method in the child; past the deadline the child is killed and WorkerError raised."""
+        with self._lock:
+            if self._closed.is_set():
+                raise WorkerError(f"{self._name}: the process has already ended")
+            try:
+                self._connection.send((method, args))
+            except (BrokenPipeError, OSError) as error:
+                raise self._died() from error
+            return self._receive(method, deadline_s)
+
+    def close(self, deadline_s: float = 3.0) -> None:
+        """Ask the child to end, then make sure that it has."""
+        if self._closed.is_set():
+            return
+        with contextlib.suppress(OSError, ValueError):
+            self._connection.send(("close", ()))
+        self._process.join(deadline_s)
+        self._kill()
+
+    def kill(self) -> None:
+        """End the child at once."""
+        self._kill()
+
+    def _receive(self, method: str, deadline_s: float) -> Any:
+        try:
+            if not self._connection.poll(deadline_s):
+                self._kill()
+                raise WorkerError(
+                    f"{self._name}: no answer to {method} within {deadline_s:g} s"
+                )
+            kind, value = self._connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise self._died() from error
+        except BaseException:
+            # The answer to an interrupted request would be taken for the answer to the next one.
+            self._kill()
+            raise
+        if kind == "result":
+            return value
+        if kind == "error":
+            raise value
+        raise WorkerError(f"{self._name}: {method} failed in its process:\n{value}")
+
+    def _died(self) -> WorkerError:
+        self._process.join(1.0)
+        code = self._process.exitcode
+        self._kill()
+        return WorkerError(f"{self._name}: the process ended unexpectedly (exit code {code})")
+
+    def _kill(self) -> None:
+        self._closed.set()
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(2.0)
+        self._connection.close()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT_S):
+            self._heartbeat.value = time.monotonic()
+
+
+def parent_age_s() -> float:
+    """In a child: seconds since the parent was last seen running."""
+    return time.monotonic() - float(_parent_heartbeat.value)
+
+
+def die_with_parent(sig: int) -> None:
+    """In a child: have the kernel send `sig` when the parent is gone; 0 takes it back."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, sig, 0, 0, 0)
+
+
+def _serve(connection: Connection, heartbeat: Any, target: str, args: tuple[Any, ...]) -> None:
+    global _parent_heartbeat  # noqa: PLW0603 - one child, one parent
+    _parent_heartbeat = heartbeat
+    die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    module, _, name = target.partition(":")
+    server = _answer(
+        connection, lambda: getattr(importlib.import_module(module), name)(*args), send=False
+    )
+    if server is None:
+        return
+    connection.send(("result", None))
+    idle, idle_s = getattr(server, "idle", None), getattr(server, "idle_s", None)
+    while True:
+        try:
+            if idle is not None and not connection.poll(idle_s):
+                idle()
+                continue
+            method, arguments = connection.recv()
+        except (EOFError, OSError):
+            method, arguments = "close", ()
+        if method == "close":
+            if hasattr(server, "close"):
+                server.close()
+            return
+        _answer(
+            connection, lambda call=getattr(server, method), a=arguments: call(*a), send=True
+        )
+
+
+def _answer(connection: Connection, call: Any, *, send: bool) -> Any:
+    try:
+        result = call()
+    except StationError as error:
+        connection.send(("error", error))
+    except Exception:  # noqa: BLE001 - whatever it was, the parent must hear of it
+        connection.send(("failed", traceback.format_exc()))
+    else:
+        if send:
+            connection.send(("result", result))
+        return result
+    return None
