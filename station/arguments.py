@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TypeAlias
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -23,7 +24,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+# argparse has no public name for what add_subparsers returns
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _common() -> argparse.ArgumentParser:
@@ -158,11 +160,10 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
         commands, common, "train", "learn from good sheets and write models/<name>/<n>/",
         "station train --recipe glassfiber",
     )  # fmt: skip
-    source = train.add_mutually_exclusive_group()
-    source.add_argument(
+    train.add_argument(
         "--recipe", metavar="R", help="captures of recipe R (default: the active one)"
     )
-    source.add_argument(
+    train.add_argument(
         "--dataset", type=Path, metavar="DIR", help="an MVTec tree with train/good"
     )
     train.add_argument("--model", metavar="NAME", help="default: the recipe's or folder's name")

@@ -15,7 +15,7 @@ from station.errors import MoveRefused, StationError
 from station.geometry import Pose
 from station.kinematics import Joints, forward, inverse
 from station.model import ModelCard, load_card
-from station.motion import MotionGuard
+from station.motion import LineChecker
 from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Shot
 
 DEFAULT_MODEL_WIDTH_PX = 256
@@ -77,7 +77,7 @@ def check_reach(robot: Robot, loaded: LoadedRecipe) -> Iterator[Finding]:
 def _check_lines(
     shots: list[Shot], tcp: Pose, cell: LoadedCell, travel_m_s: float, shot_m_s: float
 ) -> Iterator[Finding]:
-    guard = MotionGuard(_NoRobot(), cell.config.motion, tcp)
+    lines = LineChecker(cell.config.motion, tcp)
     first = shots[0].approach
     joints = inverse(first @ tcp.inverse(), _TYPICAL)
     if joints is None:
@@ -90,7 +90,7 @@ def _check_lines(
             if previous.setup != shot.setup or place is first:
                 way = [(previous.approach, travel_m_s), (shot.approach, travel_m_s), *way]
             for target, speed_m_s in way:
-                joints = guard.check_line(
+                joints = lines.check(
                     place, joints, target, min(speed_m_s, cell.config.motion.speed_limit_m_s)
                 )
                 place = target
@@ -127,10 +127,3 @@ def _check_resolution(
             "go closer, add setups or use tiles",
         )
     return Finding("ok", text)
-
-
-class _NoRobot:
-    """Stands where a robot would be asked; checking lines asks none."""
-
-    def __getattr__(self, name: str) -> object:
-        raise AssertionError(f"checking lines must not call robot.{name}")

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from station import arguments, show
 from station.errors import ConfigError, StationError
@@ -176,13 +176,15 @@ def capture(args: argparse.Namespace) -> int:
     recipe = _recipe(args, workspace)
     cell = _cell(args, workspace)
     dataset = Dataset(workspace, recipe.name)
-    split = args.split or ("train" if args.label == "good" else "test")
+    split: Literal["train", "test"] = args.split or (
+        "train" if args.label == "good" else "test"
+    )
     session = CaptureSession.resume(
         dataset, args.label, split, args.sheets, restart=args.restart
     )
     if session.done:
         show.say(f"continuing: {session.done} of {session.sheets} sheets are there")
-    labels = cycle.Labels(args.label, split)
+    labels = cycle.Labels(label=args.label, split=split)
     shots = recipe.recipe.shots_per_sheet
     with (
         _stopping("the shot") as stop,
@@ -194,7 +196,7 @@ def capture(args: argparse.Namespace) -> int:
             if isinstance(event, cycle.Progress):
                 advance(f"{event.sheet} {event.shot.setup} {event.shot.number}")
                 continue
-            session = session.count(event.complete)
+            session = session.advance(complete=event.complete)
             show.captured(event, workspace, dataset, as_json=args.json)
     if stop.is_set():
         show.say(
@@ -262,12 +264,70 @@ def label(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Learn from good sheets and write a new model."""
-    raise SystemExit
+    from station.learn.images import from_mvtec
+    from station.learn.metrics import held_out_rejects
+    from station.learn.train import TrainOptions
+    from station.learn.train import train as learn
+    from station.recipe import load_recipe
+    from station.workspace import active_recipe
+
+    workspace = _workspace(args)
+    recipe = None
+    folder = args.dataset
+    if folder is None or args.recipe is not None:
+        recipe = load_recipe(workspace, args.recipe or active_recipe(workspace))
+        folder = folder or workspace / "data" / recipe.name
+    tiles = args.tiles or (2 if recipe and recipe.recipe.model_input == "tiles" else 1)
+    options = TrainOptions(
+        name=args.model or (recipe.name if recipe else folder.resolve().name),
+        input_size=args.input_size,
+        tiles=tiles,
+        units=args.images,
+        seed=args.seed,
+    )
+    with show.learning() as progress:
+        card = learn(from_mvtec(folder), options, workspace, progress)
+    limit = recipe.recipe.threshold if recipe else None
+    row: dict[str, object] = {
+        "model": f"{card.name}/{card.version}",
+        "images": card.data.images,
+        "units": card.data.units,
+        "held_out_units": len(card.held_out_scores),
+        "held_out_highest_score": max(card.held_out_scores),
+        "threshold": limit,
+    }
+    if limit is not None:
+        count, total, low, high = held_out_rejects(card, limit)
+        row |= {
+            "held_out_rejected": count,
+            "held_out_total": total,
+            "rejected_low": low,
+            "rejected_high": high,
+        }
+    show.values(row, as_json=args.json)
+    if not args.json:
+        name = recipe.name if recipe else "R"
+        show.say(f"to use it: set `model: {card.name}/{card.version}` in recipes/{name}.yaml")
+    return 0
 
 
 def score(args: argparse.Namespace) -> int:
     """Score picture files."""
-    raise SystemExit
+    from station.learn.score import score_files
+    from station.recipe import load_recipe
+    from station.records import judge
+
+    workspace = _workspace(args)
+    threshold = args.threshold
+    if args.recipe is not None:
+        threshold = load_recipe(workspace, args.recipe).recipe.threshold
+        if threshold is None:
+            raise ConfigError(f"recipes/{args.recipe}.yaml: threshold: missing")
+    for file, prediction in score_files(workspace, args.model, args.files):
+        verdict = None if threshold is None else judge([prediction.score], 1, threshold)[0]
+        row = {"file": str(file), "score": prediction.score, "verdict": verdict}
+        show.scored(row, as_json=args.json)
+    return 0
 
 
 def report(args: argparse.Namespace) -> int:
@@ -315,7 +375,31 @@ def fault(args: argparse.Namespace) -> int:
 
 def bench(args: argparse.Namespace) -> int:
     """Measure."""
-    raise SystemExit
+    workspace = _workspace(args)
+    if args.what == "scene":
+        from station.sim.exam import exam
+
+        show.values(exam(args.sheets or 100, args.seed).as_dict(), as_json=args.json)
+        return 0
+    recipe = _recipe(args, workspace)
+    model, threshold = _judged_by(recipe)
+    if args.what == "model":
+        from station.learn.score import bench_model
+
+        show.values(bench_model(workspace, args.model or model, 50), as_json=args.json)
+        return 0
+    from station.bench import bench_cycle
+
+    result = bench_cycle(
+        workspace,
+        recipe,
+        args.model or model,
+        threshold,
+        args.sheets or 20,
+        args.size or (2448, 2048),
+    )
+    show.values(result._asdict(), as_json=args.json)
+    return 0
 
 
 # --- what commands share ---------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from station.dataset import save_image, save_map
 from station.devices import RobotStatus
@@ -17,8 +17,6 @@ from station.records import Capture, FileEntry, Frame, Image, Prediction, pixels
 
 QUEUE_FRAMES = 8  # frames waiting to be saved or scored; the loop blocks when there are more
 SAVERS = 2
-
-Result = TypeVar("Result")
 
 
 class Predictor(Protocol):
@@ -119,12 +117,10 @@ class SheetCollection:
         problems: list[str] = []
         scoring_s = saving_s = 0.0
         for pending in self._pending:
-            scored, problem = _result(pending.scored)
-            saved, unsaved = _result(pending.saved)
+            saved, scored, problem = _results(pending)
             if problem:
                 problems.append(f"{pending.file}: {problem}")
             if saved is None:
-                problems.append(f"{pending.file}: {unsaved}")
                 continue
             saving_s += saved.seconds
             files[pending.file] = saved.entry
@@ -142,13 +138,18 @@ class SheetCollection:
         )
 
 
-def _result(future: Future[Result] | None) -> tuple[Result | None, str | None]:
-    if future is None:
-        return None, None
+def _results(pending: _Pending) -> tuple[_Saved | None, _Scored | None, str | None]:
+    """Wait for both threads' work on a frame; a failure of either comes back as text."""
+    scored = problem = None
+    if pending.scored is not None:
+        try:
+            scored = pending.scored.result()
+        except StationError as error:
+            problem = str(error)
     try:
-        return future.result(), None
+        return pending.saved.result(), scored, problem
     except StationError as error:
-        return None, str(error)
+        return None, scored, str(error)
 
 
 def _save(path: Path, image: Image) -> _Saved:

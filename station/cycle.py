@@ -65,9 +65,10 @@ class Inspected(NamedTuple):
 
     manifest: Manifest
     folder: Path
+    frame_to_line_ms: float
 
 
-class _Spent:
+class Spent:
     """Seconds of the loop's own thread by stage."""
 
     def __init__(self) -> None:
@@ -84,15 +85,15 @@ def inspect(
     """Inspect sheets as they arrive: shoot, score, judge, record, then signal."""
     collector = Collector(judging.predictor)
     try:
-        shots = _begin_run(cell, job)
+        shots = begin_run(cell, job)
         for number in _sheet_numbers(sheets):
             if not cell.gate.wait_for_sheet(job.stop):
                 return
             with bound_contextvars(sheet=_sheet_id(job, number)):
-                inspected = _inspect_sheet(
+                inspected = inspect_sheet(
                     _sheet_id(job, number), cell, job, judging, dataset, collector, shots
                 )
-                _leave_sheet(cell, job, shots)
+                leave_sheet(cell, job, shots)
             yield inspected
             _stop_if_the_model_failed(inspected.manifest)
     finally:
@@ -105,7 +106,7 @@ def capture(
     """Photograph sheets for the dataset; yields each shot for progress and each sheet's manifest."""
     collector = Collector(None)
     try:
-        shots = _begin_run(cell, job)
+        shots = begin_run(cell, job)
         for number in _sheet_numbers(sheets):
             if not cell.gate.wait_for_sheet(job.stop):
                 return
@@ -114,13 +115,13 @@ def capture(
                 yield from _capture_sheet(sheet, cell, job, labels, dataset, collector, shots)
                 if job.stop.is_set():
                     return
-                _leave_sheet(cell, job, shots)
+                leave_sheet(cell, job, shots)
     finally:
         collector.close()
 
 
 def take_shot(
-    shot: Shot, previous: Shot, cell: Cell, job: Job, spent: _Spent
+    shot: Shot, previous: Shot, cell: Cell, job: Job, spent: Spent
 ) -> tuple[RobotStatus, Frame]:
     """Go to the shot's pose, stand still, expose; return where the tool stood and what it saw."""
     recipe = job.recipe.recipe
@@ -144,7 +145,7 @@ def take_shot(
     return status, frame
 
 
-def _inspect_sheet(
+def inspect_sheet(
     sheet: str,
     cell: Cell,
     job: Job,
@@ -154,7 +155,7 @@ def _inspect_sheet(
     shots: list[Shot],
 ) -> Inspected:
     """Shoot and score every setup of one sheet; record the verdict before it is signalled."""
-    spent = _Spent()
+    spent = Spent()
     folder = dataset.begin(sheet)
     collection = collector.sheet(sheet, folder)
     if not job.dry_run:
@@ -194,15 +195,16 @@ def _inspect_sheet(
     target = dataset.record_inspection(folder, manifest)
     if not job.dry_run:
         cell.gate.sort(verdict)
+    frame_to_line_ms = _ms(time.perf_counter() - spent.last_frame)
     log.info(
         "sheet.inspected",
         verdict=verdict,
         score=score,
         threshold=judging.threshold,
-        frame_to_line_ms=round(1e3 * (time.perf_counter() - spent.last_frame)),
+        frame_to_line_ms=frame_to_line_ms,
         duration_ms=round(1e3 * (time.perf_counter() - spent.started)),
     )
-    return Inspected(manifest, target)
+    return Inspected(manifest, target, frame_to_line_ms)
 
 
 def _capture_sheet(
@@ -214,7 +216,7 @@ def _capture_sheet(
     collector: Collector,
     shots: list[Shot],
 ) -> Iterator[Progress | Manifest]:
-    spent = _Spent()
+    spent = Spent()
     folder = dataset.begin(sheet)
     collection = collector.sheet(sheet, folder)
     cell.gate.begin()
@@ -248,7 +250,7 @@ def _capture_sheet(
     yield manifest
 
 
-def _begin_run(cell: Cell, job: Job) -> list[Shot]:
+def begin_run(cell: Cell, job: Job) -> list[Shot]:
     """Bring lines, camera and arm to where every sheet begins."""
     recipe = job.recipe.recipe
     shots = recipe.shots(cell.motion.forward)
@@ -260,7 +262,7 @@ def _begin_run(cell: Cell, job: Job) -> list[Shot]:
     return shots
 
 
-def _leave_sheet(cell: Cell, job: Job, shots: list[Shot]) -> None:
+def leave_sheet(cell: Cell, job: Job, shots: list[Shot]) -> None:
     """Return above the first setup, and only then let the sheet go: the arm rests while hands are near."""
     _travel(cell, job, shots[-1], shots[0])
     if not job.dry_run:
@@ -283,7 +285,7 @@ def _manifest(
     kind: Literal["capture", "inspection"],
     sheet: str,
     job: Job,
-    spent: _Spent,
+    spent: Spent,
     collected: Collected,
     reasons: tuple[str, ...],
 ) -> Manifest:

@@ -78,7 +78,8 @@ class Dataset:
 
     def record_capture(self, folder: Path, manifest: Manifest) -> Path:
         """Move a sheet's pictures into the tree, then write its manifest; return the manifest's path."""
-        assert manifest.label is not None and manifest.split is not None  # noqa: S101, PT018
+        if manifest.label is None or manifest.split is None:
+            raise DatasetError(f"{manifest.sheet}: a capture needs a label and a split")
         target = self.root / manifest.split / manifest.label
         path = self.root / "captures" / f"{manifest.sheet}.json"
         try:
@@ -148,9 +149,9 @@ def read_image(path: Path) -> Image:
     if pixels.dtype != np.uint8:
         raise DatasetError(f"{path}: {pixels.dtype} pixels; 8-bit pictures are expected")
     if pixels.ndim == 2:
-        return pixels
+        return pixels.astype(np.uint8, copy=False)
     if pixels.shape[2] == 3:
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     raise DatasetError(f"{path}: {pixels.shape[2]} channels; grey or RGB is expected")
 
 

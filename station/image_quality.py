@@ -31,11 +31,12 @@ def quality(image: Image) -> Quality:
     Sharpness is the standard deviation of the Laplacian in percent of the mean brightness. The
     division takes exposure out; the blur before it keeps sensor noise from counting as detail.
     """
-    saturated = image >= SATURATED
+    brightest = image.max(axis=2) if image.ndim == 3 else image
     if image.ndim == 3:
-        saturated = saturated.any(axis=2)
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
     mean = float(image.mean())
     smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), NOISE_SIGMA_PX)
     detail = float(cv2.Laplacian(smooth, cv2.CV_32F).std())
-    return Quality(mean, float(saturated.mean()), 100 * detail / mean if mean > 0 else 0.0)
+    return Quality(
+        mean, float((brightest >= SATURATED).mean()), 100 * detail / mean if mean > 0 else 0.0
+    )

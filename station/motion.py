@@ -29,7 +29,7 @@ class MotionGuard:
     def __init__(self, robot: Robot, limits: MotionLimits, tcp: Pose) -> None:
         self._robot = robot
         self._limits = limits
-        self._flange_from_tool = tcp.inverse()
+        self._lines = LineChecker(limits, tcp)
         self._trouble = ""
 
     def forward(self, joints: Joints) -> Pose:
@@ -55,7 +55,7 @@ class MotionGuard:
             raise MoveRefused(
                 "motion", f"the robot is in {status.safety_mode}", "clear it at the pendant"
             )
-        self.check_line(status.pose, status.joints, pose, speed_m_s)
+        self._lines.check(status.pose, status.joints, pose, speed_m_s)
         distance_m = max(status.pose.distance_m(pose), 0.05 * status.pose.angle_rad(pose))
         expected_s = distance_m / speed_m_s + 2 * speed_m_s / acceleration_m_s2
         slider = max(status.speed_slider, SLOWEST_SLIDER)
@@ -76,11 +76,28 @@ class MotionGuard:
         """Bring the arm to rest."""
         self._robot.stop()
 
-    def check_line(self, start: Pose, joints: Joints, end: Pose, speed_m_s: float) -> Joints:
-        """Return the joints at the end of a line, or raise MoveRefused with the reason.
+    def _check_reached(self, asked: Pose, status: RobotStatus) -> None:
+        away_m, turned_rad = asked.distance_m(status.pose), asked.angle_rad(status.pose)
+        if (
+            away_m > self._limits.pose_tolerance_m
+            or turned_rad > self._limits.pose_tolerance_rad
+        ):
+            raise DeviceError(
+                "robot",
+                f"stands {away_m * 1e3:.2f} mm and {math.degrees(turned_rad):.2f} degrees from the pose asked for",
+                "check payload, mounting and brakes before starting again",
+            )
 
-        Asks no robot, so `station check` walks a whole recipe with it.
-        """
+
+class LineChecker:
+    """Walks a straight line in thought: asks no robot, so `station check` uses it too."""
+
+    def __init__(self, limits: MotionLimits, tcp: Pose) -> None:
+        self._limits = limits
+        self._flange_from_tool = tcp.inverse()
+
+    def check(self, start: Pose, joints: Joints, end: Pose, speed_m_s: float) -> Joints:
+        """Return the joints at the end of a line, or raise MoveRefused with the reason."""
         if not all(math.isfinite(value) for value in end):
             raise MoveRefused("motion", "the target is not finite")
         length_m, turn_rad = start.distance_m(end), start.angle_rad(end)
@@ -122,18 +139,6 @@ class MotionGuard:
                 "motion",
                 f"a joint would turn at {step_rad / step_s:.1f} rad/s at {_place(pose)}",
                 "slow down",
-            )
-
-    def _check_reached(self, asked: Pose, status: RobotStatus) -> None:
-        away_m, turned_rad = asked.distance_m(status.pose), asked.angle_rad(status.pose)
-        if (
-            away_m > self._limits.pose_tolerance_m
-            or turned_rad > self._limits.pose_tolerance_rad
-        ):
-            raise DeviceError(
-                "robot",
-                f"stands {away_m * 1e3:.2f} mm and {math.degrees(turned_rad):.2f} degrees from the pose asked for",
-                "check payload, mounting and brakes before starting again",
             )
 
     def _tool_points(self, pose: Pose) -> Iterator[tuple[str, tuple[float, float, float]]]:

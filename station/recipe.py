@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -60,6 +61,7 @@ Vector = Annotated[
     _schema(3, "x y z"),
 ]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
+_RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 MODEL_PATTERN = r"^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$"
 
 MIN_MODEL_PIXELS = 3  # a defect smaller than this many model pixels is easily lost
@@ -78,6 +80,14 @@ class Setup(Strict):
         if self.pose is None and self.joints_rad is None:
             raise ValueError("a setup needs pose or joints_rad")
         return self
+
+    def place(self, forward: Callable[[Joints], Pose]) -> Pose:
+        """Return the tool's pose; where both are given, the pose counts."""
+        if self.pose is not None:
+            return self.pose
+        if self.joints_rad is not None:
+            return forward(self.joints_rad)
+        raise ValueError(f"setup {self.name} has no place")
 
 
 class Shot(NamedTuple):
@@ -132,10 +142,7 @@ class Recipe(Strict):
         """List every trigger in order; `forward` turns taught joint angles into the tool's pose."""
         shots = []
         for setup in self.setups:
-            place = setup.pose
-            if place is None:
-                assert setup.joints_rad is not None  # noqa: S101 - Setup refuses neither
-                place = forward(setup.joints_rad)
+            place = setup.place(forward)
             for number, offset in enumerate(setup.offsets_m or self.offsets_m, start=1):
                 pose = place @ Pose(*offset, 0.0, 0.0, 0.0)
                 approach = place.raised(self.approach_height_m)
@@ -160,6 +167,8 @@ class LoadedRecipe(NamedTuple):
 
 def load_recipe(workspace: Path, name: str) -> LoadedRecipe:
     """Read recipes/<name>.yaml; without it the error lists what there is."""
+    if not _RECIPE_NAME.fullmatch(name):  # it names folders under data/ too
+        raise ConfigError(f"recipe {name[:60]!r}: lower-case letters, digits, - and _ only")
     folder = workspace / "recipes"
     path = folder / f"{name}.yaml"
     if not path.is_file():

@@ -49,7 +49,7 @@ class CaptureSession(NamedTuple):
         """Sheets still to take."""
         return self.sheets - self.done
 
-    def count(self, complete: bool) -> CaptureSession:  # noqa: FBT001
+    def advance(self, *, complete: bool) -> CaptureSession:
         """Note one more sheet; an incomplete one does not count."""
         session = self._replace(done=self.done + complete)
         if session.left:

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from station.cycle import Inspected
     from station.dataset import Dataset
+    from station.learn.train import Progress as TrainProgress
     from station.records import Manifest
 
 
@@ -36,6 +39,30 @@ def progress(total: int, unit: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: progress.update(task, advance=1, description=text)
 
 
+@contextlib.contextmanager
+def learning() -> Iterator[Callable[[TrainProgress], None]]:
+    """Show what training is doing; nothing without a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def told(progress: TrainProgress) -> None:
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total)
+            loss = "" if progress.loss is None else f" loss {progress.loss:.3f}"
+            bars.update(
+                tasks[progress.stage],
+                completed=progress.done,
+                description=progress.stage + loss,
+            )
+
+        yield told
+
+
 def captured(manifest: Manifest, workspace: Path, dataset: Dataset, *, as_json: bool) -> None:
     """Print one captured sheet."""
     files = [
@@ -55,7 +82,7 @@ def captured(manifest: Manifest, workspace: Path, dataset: Dataset, *, as_json: 
 
 def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
     """Print one inspected sheet."""
-    manifest, folder = sheet
+    manifest, folder = sheet.manifest, sheet.folder
     if as_json:
         row = {
             "sheet": manifest.sheet,
@@ -76,6 +103,15 @@ def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
         f"{manifest.sheet}  {verdict:6}  score {score}  threshold {manifest.threshold:g}  {seconds:.1f} s",
         flush=True,
     )
+
+
+def scored(row: dict[str, Any], *, as_json: bool) -> None:
+    """Print one scored file."""
+    if as_json:
+        print(json.dumps(row), flush=True)
+        return
+    verdict = "" if row["verdict"] is None else str(row["verdict"]).upper()
+    print(f"{row['score']:7.3f}  {verdict:6}  {row['file']}", flush=True)
 
 
 def values(row: dict[str, Any], *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from station.errors import ConfigError
 
 SIZE_LIMIT_BYTES = 1 << 20
 DEPTH_LIMIT = 20
+LONGEST_INTEGER = 20  # characters; longer ones fit no field, and Python refuses thousands of digits
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Location = tuple[str | int, ...]
@@ -79,12 +80,14 @@ def _tree(text: str, path: Path, lines: dict[Location, int]) -> Any:
         loader = _Loader(text)
         node = loader.get_single_node()
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark: Any = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else f"{path}"
         problem = (
             getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         )
         raise ConfigError(f"{where}: {' '.join(str(problem).split())}") from error
+    except (OverflowError, ValueError) as error:  # PyYAML lets chr() fail on "\\Uffffffff"
+        raise ConfigError(f"{path}: an escape names no character") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: nested too deeply") from error
     if node is None:
@@ -95,6 +98,7 @@ def _tree(text: str, path: Path, lines: dict[Location, int]) -> Any:
 
 
 def _refuse_aliases(text: str, path: Path) -> None:
+    event: Any
     for event in yaml.parse(text, Loader=_Loader):
         if getattr(event, "anchor", None):
             raise ConfigError(
@@ -125,7 +129,8 @@ def _value(node: yaml.Node, at: Location, path: Path, lines: dict[Location, int]
         return [
             _value(item, (*at, index), path, lines) for index, item in enumerate(node.value)
         ]
-    return _scalar(str(node.value), node.style is None, where)
+    plain = getattr(node, "style", None) is None
+    return _scalar(str(node.value), plain, where)
 
 
 def _scalar(text: str, plain: bool, where: str) -> str | int | float | bool | None:
@@ -136,6 +141,8 @@ def _scalar(text: str, plain: bool, where: str) -> str | int | float | bool | No
     if _BOOL.fullmatch(text):
         return text.lower() == "true"
     if _INT.fullmatch(text):
+        if len(text) > LONGEST_INTEGER:
+            raise ConfigError(f"{where}: {text[:LONGEST_INTEGER]}... is too large a number")
         return (
             int(text) if text[-1:].isdigit() and text[:2] not in {"0x", "0o"} else int(text, 0)
         )
@@ -174,7 +181,7 @@ def _message(
     elif first["type"] == "missing":
         problem = "missing"
     elif not isinstance(first.get("input"), dict | list):
-        problem += f", not {first.get('input')!r}" if first["type"] != "value_error" else ""
+        problem += f", not {repr(first.get('input'))[:80]}" if first["type"] != "value_error" else ""
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return f"{path}:{lines.get(known, 1)}: {_dotted(at)}: {problem}{more}"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import multiprocessing
 import signal
@@ -34,7 +35,7 @@ class Worker:
     """One child process that answers one request at a time.
 
     `target` is "module:Class"; the child builds Class(*args) and calls its methods by name. A class
-    with a method `idle()` has it called every `idle_s` seconds between requests.
+    with a method `idle()` has it called about every `idle_s` seconds between requests.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ def die_with_parent(sig: int) -> None:
 
 
 def _serve(connection: Connection, heartbeat: Any, target: str, args: tuple[Any, ...]) -> None:
-    global _parent_heartbeat  # noqa: PLW0603 - one child, one parent
+    global _parent_heartbeat
     _parent_heartbeat = heartbeat
     die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
@@ -156,10 +157,14 @@ def _serve(connection: Connection, heartbeat: Any, target: str, args: tuple[Any,
         return
     connection.send(("result", None))
     idle, idle_s = getattr(server, "idle", None), getattr(server, "idle_s", None)
+    idled = time.monotonic()
     while True:
         try:
-            if idle is not None and not connection.poll(idle_s):
+            # Requests that follow each other closely must not keep `idle` from its turn.
+            if idle is not None and time.monotonic() - idled >= idle_s:
                 idle()
+                idled = time.monotonic()
+            if not connection.poll(idle_s):
                 continue
             method, arguments = connection.recv()
         except (EOFError, OSError):
@@ -168,9 +173,7 @@ def _serve(connection: Connection, heartbeat: Any, target: str, args: tuple[Any,
             if hasattr(server, "close"):
                 server.close()
             return
-        _answer(
-            connection, lambda call=getattr(server, method), a=arguments: call(*a), send=True
-        )
+        _answer(connection, functools.partial(getattr(server, method), *arguments), send=True)
 
 
 def _answer(connection: Connection, call: Any, *, send: bool) -> Any:

@@ -1,9 +1,10 @@
 """Basler cameras through pylon: found by serial number, one software trigger a picture.
 
 What only an emulated camera has (where its pictures come from) is set from outside, by pylon's
-own environment variables; nothing here knows of it. A call into pylon cannot be interrupted, so
-no waiting call is asked to wait longer than `SLICE_MS`: between two of them signals get through
-and the deadline is looked at.
+own environment variables; nothing here knows of it.
+
+Pylon never waits in here: its waits end by SIGALRM, which goes astray where the process has a
+handler of its own, and they hold back Python's signals. It is polled until a deadline instead.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from station.errors import (
 from station.records import Frame, Image
 from station.strict import Strict
 
-SLICE_MS = 200
+POLL_S = 0.001
 RETRY_S = 0.5  # between two tries to open; an enumeration by itself takes about 0.25 s
 
 # The first name a camera has is used: SFNC 2 (USB, ace 2) before the classic GigE models.
@@ -51,6 +52,7 @@ REVERSED_CHANNELS = {
 # Where a node names no increment the camera still rounds, by its line time or its amplifier's
 # steps. Both bounds are about one percent of brightness.
 EXPOSURE_TOLERANCE = 0.01
+EXPOSURE_STEP_US = 1.0  # cameras that name an increment of 0.1 us may still hold whole ones
 GAIN_TOLERANCE_DB = 0.1
 
 NO_BLOCK_ID = 2**64 - 1  # what pylon answers where the transport does not number its blocks
@@ -108,6 +110,7 @@ class BaslerCamera:
     def configure(self, exposure_us: float, gain_db: float) -> None:
         """Set and read back; raises if the camera holds another value."""
         try:
+            self._refuse_lost()
             self._apply(exposure_us, gain_db)
         except genicam.GenericException as error:
             raise self._translated(error) from error
@@ -195,7 +198,7 @@ class BaslerCamera:
             time.sleep(RETRY_S)
 
     def _try_open(self) -> str | None:
-        """Return why it did not open; each try has a new object, for an old one stays refused."""
+        """Return why it did not open; a new object each try, for an old one stays refused."""
         try:
             self._camera = pylon.InstantCamera(
                 {"SerialNumber": self._settings.serial}, pylon.Unambiguous
@@ -267,34 +270,35 @@ class BaslerCamera:
 
     def _expose(self) -> Frame:
         camera = self._camera
-        self._refuse_removed()
+        self._refuse_lost()
         with camera.RetrieveResult(0, pylon.TimeoutHandling_Return) as early:
             if early.IsValid():
                 raise IncompleteFrame(self._name, "a picture was there before it was asked for")
         deadline = time.monotonic() + self._settings.trigger_timeout_s + self._exposure_us / 1e6
-        if camera.CanWaitForFrameTriggerReady():
-            while not camera.WaitForFrameTriggerReady(
-                _slice_ms(deadline), pylon.TimeoutHandling_Return
-            ):
-                if time.monotonic() >= deadline:
-                    raise self._timeout("did not become ready for a trigger")
+        while camera.CanWaitForFrameTriggerReady() and not camera.WaitForFrameTriggerReady(
+            0, pylon.TimeoutHandling_Return
+        ):
+            self._wait(deadline, "did not become ready for a trigger")
         taken_at = datetime.now(UTC)
         self._counts["triggers"] += 1
         camera.ExecuteSoftwareTrigger()
-        while True:
-            with camera.RetrieveResult(
-                _slice_ms(deadline), pylon.TimeoutHandling_Return
-            ) as result:
-                if result.IsValid():
-                    image = self._image(result)
-                    break
+        while (image := self._retrieve()) is None:
             if not camera.IsGrabbing():
                 raise DeviceError(self._name, "stopped grabbing by itself", LOST_ADVICE)
-            if time.monotonic() >= deadline:
-                raise self._timeout("sent no picture")
-        self._refuse_removed()
+            self._wait(deadline, "sent no picture")
+        self._refuse_lost()
         self._counts["frames"] += 1
         return Frame(image, self._counts["frames"], self._exposure_us, self._gain_db, taken_at)
+
+    def _retrieve(self) -> Image | None:
+        with self._camera.RetrieveResult(0, pylon.TimeoutHandling_Return) as result:
+            return self._image(result) if result.IsValid() else None
+
+    def _wait(self, deadline: float, problem: str) -> None:
+        if time.monotonic() >= deadline:
+            within = f"{problem} within {self._settings.trigger_timeout_s:g} s"
+            raise DeviceTimeout(self._name, within, LOST_ADVICE)
+        time.sleep(POLL_S)
 
     def _image(self, result: Any) -> Image:
         """Return a copy of the result's pixels, once everything about it is as expected."""
@@ -337,9 +341,9 @@ class BaslerCamera:
         raise IncompleteFrame(self._name, f"picture {block} came after {last}")
 
     def _apply(self, exposure_us: float, gain_db: float) -> None:
-        exposure = _first(self._camera, EXPOSURE_NODES)
+        exposure = self._first(EXPOSURE_NODES)
         self._check_range("exposure", exposure_us, exposure.Min, exposure.Max, "us")
-        gain = _first(self._camera, GAIN_NODES)
+        gain = self._first(GAIN_NODES)
         if _counts_raw(gain):
             # Raw steps mean other decibels on every model; only the lowest gain, called 0 dB,
             # can be asked of all of them.
@@ -363,8 +367,8 @@ class BaslerCamera:
         self._check_held("gain", gain_db, self._gain_db, gain_step, "dB")
 
     def _read_back(self) -> None:
-        self._exposure_us = float(_first(self._camera, EXPOSURE_NODES).Value)
-        gain = _first(self._camera, GAIN_NODES)
+        self._exposure_us = float(self._first(EXPOSURE_NODES).Value)
+        gain = self._first(GAIN_NODES)
         if not _counts_raw(gain):
             self._gain_db = float(gain.Value)
             return
@@ -377,9 +381,9 @@ class BaslerCamera:
         self._gain_db = 0.0
 
     def _exposure_step_us(self) -> float:
-        exposure = _first(self._camera, EXPOSURE_NODES)
+        exposure = self._first(EXPOSURE_NODES)
         if exposure.HasInc():
-            return float(exposure.Inc)
+            return max(float(exposure.Inc), EXPOSURE_STEP_US)
         # Classic GigE models count exposure in a base of up to 35 us and name no increment.
         base = float(self._camera.ExposureTimeBaseAbs.GetValueOrDefault(0.0))
         return max(base, EXPOSURE_TOLERANCE * self._exposure_us)
@@ -397,20 +401,26 @@ class BaslerCamera:
                 f"{what} set to {asked:g} {unit} but the camera holds {held:g} {unit}",
             )
 
-    def _refuse_removed(self) -> None:
+    def _refuse_lost(self) -> None:
         if self._camera.IsCameraDeviceRemoved():
             raise DeviceError(self._name, "was removed", LOST_ADVICE)
-
-    def _timeout(self, problem: str) -> DeviceTimeout:
-        after = f"{problem} within {self._settings.trigger_timeout_s:g} s"
-        return DeviceTimeout(self._name, after, LOST_ADVICE)
+        if not self._camera.IsPylonDeviceAttached():
+            raise DeviceError(self._name, "is not connected", LOST_ADVICE)
 
     def _translated(self, error: Exception) -> DeviceError:
-        if self._camera.IsCameraDeviceRemoved():
-            return DeviceError(self._name, "was removed", LOST_ADVICE)
-        if not self._camera.IsPylonDeviceAttached():
-            return DeviceError(self._name, "is not connected", LOST_ADVICE)
+        try:
+            self._refuse_lost()
+        except DeviceError as lost:
+            return lost
         return DeviceError(self._name, _text(error), LOST_ADVICE)
+
+    def _first(self, names: tuple[str, ...]) -> Any:
+        """Return the first of these nodes the camera has; for use at once, never to keep."""
+        for name in names:
+            node = getattr(self._camera, name)
+            if node.IsReadable():
+                return node
+        raise DeviceError(self._name, f"has none of {', '.join(names)}")
 
 
 def _serials_present() -> list[str]:
@@ -424,23 +434,8 @@ def _serials_present() -> list[str]:
         raise DeviceError("pylon", f"cannot look for cameras: {_text(error)}") from error
 
 
-def _first(camera: Any, names: tuple[str, ...]) -> Any:
-    """Return the first of these nodes the camera has; for use at once, never to keep."""
-    for name in names:
-        node = getattr(camera, name)
-        if node.IsReadable():
-            return node
-    serial = str(camera.DeviceInfo.SerialNumber)
-    raise DeviceError(f"camera {serial}", f"has none of {', '.join(names)}")
-
-
 def _counts_raw(gain: Any) -> bool:
     return isinstance(gain, pylon.IntegerParameter)
-
-
-def _slice_ms(deadline: float) -> int:
-    """Return how long the next wait may take."""
-    return max(1, min(SLICE_MS, round(1000 * (deadline - time.monotonic()))))
 
 
 def _text(error: Exception) -> str:

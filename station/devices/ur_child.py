@@ -159,7 +159,8 @@ class Server:
     def set_outputs(self, values: dict[int, bool], deadline_s: float) -> None:
         """Set digital outputs and wait until the controller reports them so."""
         self._controls()
-        assert self._io is not None  # noqa: S101 - opened together with control
+        if self._io is None:
+            raise DeviceError(self._device, "was opened for reading only")
         for line, value in values.items():
             if not self._io.setStandardDigitalOut(line, value):
                 raise DeviceError(

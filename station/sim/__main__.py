@@ -1,4 +1,4 @@
-"""`station sim`: controller up, the camera's emulator pointed at it, a command run beside them."""
+"""`station sim`: controller up, the camera's emulator fed, a command run beside them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from station.config import load_cell
+from station.config import LoadedCell, load_cell
 from station.errors import ConfigError, StationError
 from station.geometry import Pose
 from station.kinematics import Joints, inverse
@@ -47,7 +44,7 @@ HOME = Pose(0.0, -0.45, 0.45, 3.141592653589793, 0.0, 0.0)
 ELBOW_UP = Joints(-1.6, -1.4, -1.8, -1.5, 1.57, 0.0)
 READY = "ready"
 LONGEST_TICK_S = 0.1  # a paused process does not make the arm jump
-END_GRACE_S = 0.8
+END_GRACE_S = 2.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -79,14 +76,14 @@ async def _serve(options: SimOptions) -> None:
     if not options.speed > 0:
         raise ConfigError(f"speed: {options.speed} is not above zero")
     truth = Truth.load()
+    cell = load_cell((options.cell or options.workspace / "calibration" / "sim.yaml").resolve())
     scene = open_scene(options)
     journal = Journal(options.journal)
-    with _cell_file(options) as cell, Feed(scene.size, scene.color) as feed:
+    with Feed(scene.size, scene.color) as feed:
         camera = Camera(scene, feed, journal, options.truth)
         camera.expose(options.exposure_us, options.gain_db)
         arm = _arm(truth)
-        lines = load_cell(cell).config.lines
-        controller = Controller(series, arm, camera, lines, journal, options.seed)
+        controller = Controller(series, arm, camera, cell.config.lines, journal, options.seed)
         rtde = Server(controller)
         ports = Ports(
             options.address,
@@ -101,7 +98,8 @@ async def _serve(options: SimOptions) -> None:
             options.address, CONTROL_PORT, FaultPort(controller, rtde, ports, journal).serve
         )
         try:
-            environment = {**feed.environment, "STATION_CELL": str(cell)}
+            station_cell = _station_cell(cell, options.address, feed.root)
+            environment = {**feed.environment, "STATION_CELL": str(station_cell)}
             await _tick(controller, rtde, options.speed, ended, environment)
         finally:
             ports.cut()
@@ -116,15 +114,13 @@ async def _tick(
     ended: asyncio.Event,
     environment: dict[str, str],
 ) -> None:
-    """Advance everything at the controller's rate; say `ready` once the first picture is there."""
+    """Advance everything at its rate; say `ready` once the first picture is there."""
     loop = asyncio.get_running_loop()
     period = 1 / controller.series.tick_hz
     last = due = loop.time()
     said = False
     while not ended.is_set():
-        due = max(
-            due + period, loop.time() - period
-        )  # late ticks are dropped, never made up for
+        due = max(due + period, loop.time() - period)  # late ticks are not made up for
         await asyncio.sleep(max(0.0, due - loop.time()))
         now = loop.time()
         controller.tick(now, min(now - last, LONGEST_TICK_S), speed)
@@ -145,35 +141,27 @@ def _arm(truth: Truth) -> Arm:
     return Arm(joints, tool, truth.payload_kg)
 
 
-@contextmanager
-def _cell_file(options: SimOptions) -> Iterator[Path]:
-    """Yield the cell file for the station; a copy where it names another address than ours."""
-    path = (options.cell or options.workspace / "calibration" / "sim.yaml").resolve()
-    host = load_cell(path).config.robot.settings.get("host")
-    if host == options.address:
-        yield path
-        return
-    text, count = re.subn(
-        rf"\b{re.escape(str(host))}\b", options.address, path.read_text("utf-8")
-    )
+def _station_cell(cell: LoadedCell, address: str, folder: Path) -> Path:
+    """Return the station's cell file: a copy in `folder` where it names another address."""
+    host = str(cell.config.robot.settings.get("host"))
+    if host == address:
+        return cell.path
+    text, count = re.subn(rf"\b{re.escape(host)}\b", address, cell.path.read_text("utf-8"))
     if not count:
-        raise ConfigError(
-            f"{path}: robot.settings.host: nothing to replace by {options.address}"
-        )
-    with tempfile.TemporaryDirectory(prefix="station-cell-") as folder:
-        copy = Path(folder, path.name)
-        copy.write_text(text, encoding="utf-8")
-        yield copy
+        raise ConfigError(f"{cell.path}: robot.settings.host: nothing to replace by {address}")
+    copy = folder / cell.path.name
+    copy.write_text(text, encoding="utf-8")
+    return copy
 
 
 def _run_beside(options: SimOptions, command: list[str]) -> int:
-    """Start the controller, run the command with its environment, end with its exit code."""
+    """Start the controller, run the command beside it, end with the command's exit code."""
     controller = subprocess.Popen(  # noqa: S603 - this interpreter, these options
         [sys.executable, "-m", "station.sim", *_arguments(options)],
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=die_with_parent,
-        start_new_session=True,  # Ctrl-C goes to the command first, then the controller is ended
+        start_new_session=True,  # Ctrl-C ends the command first, then the controller
     )
     environment: dict[str, str] = {}
     try:
@@ -202,6 +190,8 @@ def _run_command(command: list[str], environment: dict[str, str]) -> int:
         raise ConfigError(f"{command[0]}: {error.strerror}") from error
 
     def pass_on(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and _in_foreground():
+            return  # the terminal sent Ctrl-C to the command as well
         child.send_signal(number)
 
     before = {
@@ -213,6 +203,10 @@ def _run_command(command: list[str], environment: dict[str, str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def _in_foreground() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and os.tcgetpgrp(0) == os.getpgrp()
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -113,7 +113,7 @@ class Arm:
         return self._held
 
     def solve(self, tcp_pose: Pose, near: Joints | None = None) -> Joints | None:
-        """Return the joints that bring the TCP there, nearest to `near` or to where they are."""
+        """Return joints that bring the TCP there, nearest to `near` or to where they are."""
         if not all(map(math.isfinite, tcp_pose)):
             return None
         return inverse(tcp_pose @ self.tcp.inverse(), self.joints if near is None else near)
@@ -173,7 +173,7 @@ class Arm:
             self.tcp_speed = [0.0] * 6
 
     def trip(self, safety: Safety) -> None:
-        """Enter a safety stop: the path is held; an emergency stop forgets it and cuts power."""
+        """Enter a safety stop: hold the path; an emergency stop forgets it and cuts power."""
         self.safety = safety
         if safety is Safety.ROBOT_EMERGENCY_STOP:
             self.mode = Mode.POWER_OFF

@@ -17,8 +17,7 @@ from station.sim.script import MARK, ControlScript, Registers, ScriptError
 from station.sim.table import Table
 
 UNLOCK_DELAY_S = 5.0  # a protective stop cannot be unlocked earlier
-PROGRAM_STOP_RAD_S2 = 3.0
-PROGRAM_STOP_M_S2 = 3.0
+PROGRAM_STOP = 3.0  # deceleration, in m/s2 on a line and rad/s2 on a joint move
 MEASURING_NOISE_M = 0.05e-3  # root mean square over the three axes
 
 
@@ -99,7 +98,7 @@ class Controller:
         if self._safety is not Safety.NORMAL or self.arm.mode is not Mode.RUNNING:
             self._journal.write("refused", upload=self._safety.name)
             return
-        self.arm.stop(PROGRAM_STOP_M_S2)
+        self.arm.stop(PROGRAM_STOP)
         if MARK not in text:
             self._end_program("not a control script")
             return
@@ -145,7 +144,7 @@ class Controller:
         return True
 
     def reset(self, now: float) -> None:
-        """Do what a person does after any stop: clear it, power up, leave the program stopped."""
+        """Do what a person does after a stop: clear it, power up, leave the program stopped."""
         self._end_program("reset")
         self.arm.safety = Safety.NORMAL
         self.arm.mode = Mode.RUNNING
@@ -215,7 +214,7 @@ class Controller:
         }
 
     def _see(self) -> bool:
-        """Keep the camera's picture true to where the arm stands; release the arm once it is."""
+        """Keep the picture true to where the arm stands; release the arm once it is."""
         if not self.arm.at_rest:
             goal = self.arm.destination
             if goal is not None:
@@ -242,14 +241,14 @@ class Controller:
             self._end_program(str(error))
 
     def _end_program(self, reason: str) -> None:
-        self.arm.stop(PROGRAM_STOP_RAD_S2)
+        self.arm.stop(PROGRAM_STOP)
         if self._program is not None or self.runtime is not Runtime.STOPPED:
             self._program = None
             self.runtime = Runtime.STOPPED
             self._journal.write("program", state=self.runtime.name, reason=reason)
 
     def _watch_safety(self, now: float) -> None:
-        """Follow the arm into and out of a safety stop, which may also come from a path it cannot go."""
+        """Follow the arm into and out of safety stops, the arm's own included."""
         if self.arm.safety is self._safety:
             return
         self._safety = self.arm.safety

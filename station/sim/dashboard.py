@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 
@@ -24,12 +23,10 @@ SERIAL_NUMBER = "20153000050"
 PROGRAM = "rtde_control.urp"
 # Reading the state is allowed in local mode too.
 QUERIES = frozenset(
-    {
-        "running", "robotmode", "safetymode", "safetystatus", "programstate", "polyscopeversion",
-        "is in remote control", "get serial number", "get robot model", "get loaded program",
-        "isprogramsaved", "quit", "version", "help",
-    }
-)  # fmt: skip
+    {"running", "robotmode", "safetymode", "safetystatus", "programstate", "polyscopeversion"}
+    | {"is in remote control", "get serial number", "get robot model", "get loaded program"}
+    | {"isprogramsaved", "quit"}
+)
 
 
 class Dashboard:
@@ -95,9 +92,8 @@ class Dashboard:
         verb = self._verbs.get(command)
         if verb is not None:
             return verb()
-        with contextlib.suppress(KeyError):
-            return self._fixed["addtolog" if command.startswith("addtolog") else command]
-        return f'could not understand: "{text}"'
+        fixed = self._fixed.get("addtolog" if command.startswith("addtolog") else command)
+        return fixed or f'could not understand: "{text}"'
 
     def _plays(self) -> bool:
         return self._controller.runtime is Runtime.PLAYING

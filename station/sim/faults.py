@@ -1,16 +1,18 @@
-"""The control port: faults, and the person beside the cell, as lines of text answered in JSON."""
+"""The control port: faults and the person beside the cell, as text lines answered in JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Callable
 
+from station.errors import ConfigError
 from station.sim.arm import Safety
 from station.sim.controller import Controller
 from station.sim.journal import Journal
-from station.sim.ports import Ports
+from station.sim.ports import CONTROL_PORT, Ports
 from station.sim.rtde import Server
 
 STOPS = {
@@ -77,6 +79,8 @@ class FaultPort:
             controller.arm.slider = max(0.0, min(1.0, fraction))
         elif name == "input":
             line, value = map(int, arguments)
+            if not 0 <= line < 18:
+                raise ValueError(f"inputs are 0 to 17, not {line}")
             controller.set_input(line, bool(value))
         elif name in ("local", "remote"):
             controller.remote = name == "remote"
@@ -87,3 +91,18 @@ class FaultPort:
 
 def _refusal(error: str) -> dict[str, object]:
     return {"ok": False, "error": error}
+
+
+def send(address: str, command: str) -> str:
+    """Send one command to a running simulator; return its JSON answer."""
+    try:
+        with socket.create_connection((address, CONTROL_PORT), timeout=5.0) as connection:
+            stream = connection.makefile("rw", encoding="utf-8", newline="\n")
+            stream.write(f"{command}\n")
+            stream.flush()
+            answer = stream.readline().strip()
+    except OSError as error:
+        raise ConfigError(f"no simulator answers at {address}: {error.strerror or error}") from error
+    if not json.loads(answer or "{}").get("ok"):
+        raise ConfigError(f"the simulator refused: {answer}")
+    return answer

@@ -118,6 +118,7 @@ class Camera:
         self._laying: Future[Sheet | None] | None = None
         self._drawing: Future[Drawn] | None = None
         self._shown: Drawn | None = None
+        self._waiting_since: float | None = None
         self.sheet: Sheet | None = None
 
     def expose(self, exposure_us: float, gain_db: float) -> None:
@@ -166,9 +167,12 @@ class Camera:
             if _same(drawn.tool, tool):
                 self._drawing = None
                 self._publish(drawn)
+                self._waiting_since = None
         if self._drawing is None and self._shown is not None and _same(self._shown.tool, tool):
             return True
         self.look(tool)
+        if self._waiting_since is None:
+            self._waiting_since = time.perf_counter()
         return False
 
     def close(self) -> None:
@@ -178,6 +182,7 @@ class Camera:
     def _publish(self, drawn: Drawn) -> None:
         self._feed.publish()
         self._shown = drawn
+        waited_s = 0.0 if self._waiting_since is None else time.perf_counter() - self._waiting_since
         self._journal.write(
             "picture",
             pose=list(drawn.tool),
@@ -185,6 +190,7 @@ class Camera:
             label=drawn.sheet.label,
             sha256=drawn.sha256,
             render_ms=drawn.render_ms,
+            held_ms=round(1e3 * waited_s, 1),
             shape=list(drawn.picture.image.shape),
         )
 

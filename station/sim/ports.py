@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -67,20 +69,27 @@ async def listen(address: str, port: int, handler: Handler) -> asyncio.Server:
             await handler(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client left, or the simulator is ending
+        except (ValueError, struct.error):
+            pass  # it broke the protocol: the robot hangs up too
         finally:
             writer.close()
 
     try:
         return await asyncio.start_server(serve, address, port, limit=1 << 20)
     except OSError as error:
-        raise ConfigError(
-            f"{address}:{port}: {error.strerror}; is another simulator running there? "
-            "choose another 127.x.y.z with --address"
-        ) from error
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"{address}:{port} is in use: another simulator may be running there; "
+                "end it or choose another 127.x.y.z with --address"
+            ) from error
+        # asyncio words a failed bind at length; a name that does not resolve has no such number
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror
+        raise ConfigError(f"{address}:{port}: {reason}") from error
 
 
 def receive_scripts(controller: Controller) -> Handler:
-    """Return the handler of the port programs are uploaded to; like ur_rtde, it is never read from."""
+    """Return the handler of the upload port; clients never read it, so nothing is sent."""
 
     async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         buffer = ""

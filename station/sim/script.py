@@ -88,7 +88,7 @@ COMMANDS = {
 
 
 def framed(buffer: str) -> tuple[str | None, str]:
-    """Take one whole program off a buffer: `def` or `sec` in column 1 up to `end` in column 1."""
+    """Take one whole program off a buffer: `def` or `sec` in column 1, up to `end` there."""
     start = re.search(r"^(def|sec) ", buffer, re.MULTILINE)
     if start is None:
         return None, buffer

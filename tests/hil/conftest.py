@@ -35,9 +35,17 @@ class Simulator:
         self.truth = folder / f"truth-{number}"
         self._journal = folder / f"journal-{number}.jsonl"
         options = ["--address", self.address, "--journal", str(self._journal)]
+        options += ["--truth", str(self.truth)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "station.sim", "--workspace", str(ROOT), *options]
-            + ["--truth", str(self.truth), *arguments],
+            [
+                sys.executable,
+                "-m",
+                "station.sim",
+                "--workspace",
+                str(ROOT),
+                *options,
+                *arguments,
+            ],
             stdout=subprocess.PIPE,
             text=True,
             preexec_fn=die_with_parent,

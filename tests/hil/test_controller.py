@@ -139,7 +139,7 @@ def test_dashboard_stop_stops_program_and_arm(sim: Simulator) -> None:
     assert 0.01 < found["travelled"] < 0.3
 
 
-def test_unreachable_target_trips_and_missing_solution_ends_the_program(sim: Simulator) -> None:
+def test_unreachable_target_trips_and_missing_solution_ends_program(sim: Simulator) -> None:
     found = play(sim, "unreachable")
     assert found["moved"] is False
     assert (found["mode"], found["runtime"]) == (3, 4)
@@ -188,7 +188,7 @@ def test_sheet_is_sorted_and_the_next_one_laid(sim: Simulator) -> None:
 
 
 def test_pylon_emulator_delivers_the_picture_pixel_by_pixel(sim: Simulator) -> None:
-    """Also after the device was destroyed and attached again: its settings file travels along."""
+    """Also after the device was destroyed and attached again: its settings file stays."""
     done = subprocess.run(
         [sys.executable, "-c", PYLON],
         env={**os.environ, **sim.env},
@@ -245,7 +245,7 @@ def _start(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class RawLines:
-    """Sets accept (0), reject (1) and busy (2) without ur_rtde: one input recipe, one package."""
+    """Sets accept (0), reject (1), busy (2) without ur_rtde: one input recipe, one package."""
 
     def __init__(self, address: str) -> None:
         self._address = address

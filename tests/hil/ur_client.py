@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ class Client:
 
     def miss_m(self, pose: list[float]) -> float:
         return math.dist(self.receive.getActualTCPPose()[:3], pose[:3])
+
+    def is_at(self, pose: list[float]) -> bool:
+        return self.miss_m(pose) < 2e-4
 
     def wait(self, condition: Callable[[], object], deadline_s: float = 3.0) -> float:
         """Return how long the condition took to hold, or infinity."""
@@ -102,7 +106,7 @@ def moves(address: str) -> Findings:
     for pose in (LOW, ASIDE, LOW):
         assert client.control.moveL(pose, 0.5, 2.0)
         pictures.append(_digest(Path(sys.argv[3])))
-        misses.append(client.wait(lambda pose=pose: client.miss_m(pose) < 2e-4))
+        misses.append(client.wait(partial(client.is_at, pose)))
     q = [angle + 0.1 for angle in client.receive.getActualQ()]
     assert client.control.moveJ(q, 1.0, 3.0)
     client.wait(client.is_still)
@@ -306,11 +310,12 @@ def _refused(address: str) -> bool:
 def _digest(picture: Path) -> str:
     """Return the sha256 of a feed file's pixels as the journal counts them."""
     pixels = cv2.imread(str(picture), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None
     if pixels.ndim == 3:
         pixels = pixels[..., ::-1]
     return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 if __name__ == "__main__":
-    print("\n" + json.dumps(globals()[sys.argv[2]](sys.argv[1])), flush=True)
+    print("\n" + json.dumps(globals()[sys.argv[2]](sys.argv[1])), flush=True)  # noqa: T201 - its one result
     os._exit(0)

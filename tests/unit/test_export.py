@@ -1,0 +1,216 @@
+"""The tensor contract of an exported detector, and what training puts on disk."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from station.errors import DatasetError, ModelError
+from station.learn.backbones import random_backbone
+from station.learn.export import Detector, InputForm, Network, freeze, to_bytes
+from station.learn.images import from_mvtec, group_by_unit, read_image
+from station.learn.simplenet import Head
+from station.learn.train import split
+
+FORM = InputForm.of_frames(96, 128, 128, 1)
+
+
+def detector(form: InputForm = FORM, smoothing: float = 1.0) -> Detector:
+    backbone = random_backbone()
+    channels = sum(backbone.channels)
+    torch.manual_seed(1)
+    head = Head(torch.zeros(channels), torch.ones(channels), 16).eval().requires_grad_(False)
+    return Detector(Network(backbone, head), form, smoothing)
+
+
+@pytest.fixture(scope="module")
+def frozen() -> torch.jit.ScriptModule:
+    return freeze(detector())
+
+
+def frames(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+class Brightness(nn.Module):
+    """Stands in for a network: its map is the picture itself."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(images[:, :1], 4)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 96, 128), (2, 3, 96, 128), (1, 1, 31, 500), (1, 3, 500, 31), (1, 1, 1, 1), (3, 1, 205, 245)],
+)
+def test_any_frame_is_taken(frozen: torch.jit.ScriptModule, shape: tuple[int, ...]) -> None:
+    with torch.inference_mode():
+        score, anomaly_map = frozen(frames(*shape))
+    assert score.dtype == anomaly_map.dtype == torch.float32
+    assert score.shape == (shape[0],)
+    assert anomaly_map.shape[0] == shape[0]
+    assert torch.equal(score, anomaly_map.flatten(1).amax(1))
+    assert torch.isfinite(score).all()
+
+
+def test_batch_and_single_frames_agree(frozen: torch.jit.ScriptModule) -> None:
+    batch = frames(3, 1, 96, 128)
+    with torch.inference_mode():
+        together = frozen(batch)[0]
+        alone = torch.cat([frozen(one[None])[0] for one in batch])
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_grey_and_the_same_grey_in_colour_agree(frozen: torch.jit.ScriptModule) -> None:
+    grey = frames(1, 1, 120, 160)
+    with torch.inference_mode():
+        assert torch.allclose(frozen(grey)[0], frozen(grey.expand(-1, 3, -1, -1))[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(1, 1, 96, 128), frames(1, 2, 96, 128)])
+def test_other_tensors_are_refused(frozen: torch.jit.ScriptModule, bad: Tensor) -> None:
+    with pytest.raises(torch.jit.Error, match="frames must"):
+        frozen(bad)
+
+
+def test_saved_graph_answers_like_the_module(frozen: torch.jit.ScriptModule) -> None:
+    with pytest.warns(DeprecationWarning):
+        loaded = torch.jit.load(io.BytesIO(to_bytes(frozen)))
+    image = frames(1, 1, 96, 128)
+    with torch.inference_mode():
+        expected = detector()(image)
+        assert torch.allclose(loaded(image)[1], expected[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(96, 128), (480, 640), (300, 128), (96, 500)])
+@pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
+def test_every_corner_is_seen(tiles: int, shape: tuple[int, int], corner: tuple[int, int]) -> None:
+    net = Detector(Brightness(), InputForm.of_frames(96, 128, 128, tiles), 0.0)
+    image = torch.zeros(1, 1, *shape, dtype=torch.uint8)
+    rows, columns = max(1, shape[0] // 12), max(1, shape[1] // 12)
+    top = slice(0, rows) if corner[0] == 0 else slice(-rows, None)
+    left = slice(0, columns) if corner[1] == 0 else slice(-columns, None)
+    image[:, :, top, left] = 255
+    score, anomaly_map = net(image)
+    row, column = np.unravel_index(int(anomaly_map.argmax()), anomaly_map.shape[1:])
+    assert score > 100
+    # The map covers the frame, whatever its aspect, so the spot lies at the map's own corner.
+    assert abs(row - corner[0] % anomaly_map.shape[1]) < 0.13 * anomaly_map.shape[1] + 1
+    assert abs(column - corner[1] % anomaly_map.shape[2]) < 0.13 * anomaly_map.shape[2] + 1
+
+
+def test_letterbox_keeps_the_aspect() -> None:
+    net = Detector(Brightness(), FORM, 0.0)
+    assert net.content(960, 1280) == (96, 128)
+    assert net.content(961, 1279) == (96, 128)
+    assert net.content(960, 2560) == (48, 128)
+    assert net.content(1920, 1280) == (96, 64)
+
+
+def test_padding_has_no_score() -> None:
+    net = Detector(Brightness(), FORM, 1.0)
+    _, anomaly_map = net(torch.full((1, 1, 96, 512), 7, dtype=torch.uint8))
+    assert anomaly_map.shape == (1, 8, 32)
+    assert torch.allclose(anomaly_map, torch.tensor(7.0))
+
+
+def test_smoothing_keeps_the_mean_and_lowers_a_lone_peak() -> None:
+    image = torch.zeros(1, 1, 96, 128, dtype=torch.uint8)
+    image[:, :, 48:52, 64:68] = 200
+    sharp, soft = Detector(Brightness(), FORM, 0.0)(image), Detector(Brightness(), FORM, 1.5)(image)
+    assert soft[0] < 0.2 * sharp[0]
+    assert torch.allclose(soft[1].sum(), sharp[1].sum(), rtol=1e-4)
+
+
+def test_scale_is_linear_and_not_clamped() -> None:
+    net = Detector(Brightness(), FORM, 0.0)
+    net.zero.fill_(50.0)
+    net.gain.fill_(0.01)
+    for grey, score in [(50, 0.0), (150, 1.0), (250, 2.0), (0, -0.5)]:
+        found, _ = net(torch.full((1, 1, 96, 128), grey, dtype=torch.uint8))
+        assert float(found) == pytest.approx(score, abs=1e-5)
+
+
+def write(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def test_units_follow_the_sheet() -> None:
+    def names(*stems: str) -> list[str]:
+        return list(group_by_unit([Path(f"{stem}.png") for stem in stems]))
+
+    assert names("s-1-4_left_1", "s-1-4_left_2", "s-1-5_left_1") == ["s-1-4", "s-1-5"]
+    assert names("000", "001") == ["000", "001"]
+    assert names("img_001", "img_002") == ["img_001", "img_002"]
+    assert names("s-1-4_left_1", "s-1-4_left_2") == ["s-1-4"]
+
+
+def test_split_keeps_shots_of_a_sheet_together(tmp_path: Path) -> None:
+    grey = np.zeros((8, 8), np.uint8)
+    for sheet in range(10):
+        for shot in range(3):
+            write(tmp_path / "train" / "good" / f"s-1-{sheet}_a_{shot}.png", grey)
+    training, held_out = split(from_mvtec(tmp_path), seed=0)
+    assert len(training.units) == 8
+    assert len(held_out.units) == 2
+    assert not set(training.units) & set(held_out.units)
+    assert split(from_mvtec(tmp_path), seed=0)[1].units == held_out.units
+    assert len(from_mvtec(tmp_path).draw(4, seed=1).files) == 12
+
+
+def test_one_unit_is_too_few(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "good" / "0.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(DatasetError, match="at least 2"):
+        split(from_mvtec(tmp_path), seed=0)
+
+
+def test_folders_without_good_images_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no folder train/good"):
+        from_mvtec(tmp_path)
+    (tmp_path / "train" / "good").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="no image in it"):
+        from_mvtec(tmp_path)
+
+
+def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    whole = write(tmp_path / "a.png", noise).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "none.png").write_bytes(b"")
+    (tmp_path / "text.png").write_bytes(b"hello")
+    jpeg = write(tmp_path / "a.jpg", noise).read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    write(tmp_path / "deep.png", np.zeros((8, 8), np.uint16))
+    write(tmp_path / "glass.png", np.zeros((8, 8, 4), np.uint8))
+    problems = {
+        "cut.png": "cut short",
+        "cut.jpg": "cut short",
+        "none.png": "empty file",
+        "text.png": "not a readable image",
+        "deep.png": "16 bits",
+        "glass.png": "transparent",
+        "gone.png": "no such file",
+    }
+    for name, problem in problems.items():
+        with pytest.raises(DatasetError, match=f"{name}: .*{problem}"):
+            read_image(tmp_path / name)
+
+
+def test_colour_is_read_as_rgb(tmp_path: Path) -> None:
+    blue_in_bgr = np.zeros((4, 4, 3), np.uint8)
+    blue_in_bgr[..., 0] = 255
+    image = read_image(write(tmp_path / "blue.png", blue_in_bgr)).image
+    assert image[0, 0].tolist() == [0, 0, 255]
+
+
+def test_opaque_alpha_is_dropped(tmp_path: Path) -> None:
+    image = read_image(write(tmp_path / "a.png", np.full((4, 4, 4), 255, np.uint8))).image
+    assert image.shape == (4, 4, 3)

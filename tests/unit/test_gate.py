@@ -1,0 +1,147 @@
+"""The part handshake, line by line."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import pytest
+from arm_double import ArmDouble
+
+from station.config import Lines
+from station.errors import DeviceTimeout
+from station.gate import Gate
+from station.records import Verdict
+
+LINES = Lines(part_present=3, accept=0, reject=1, busy=2)
+PRESENT = 1 << 3
+ACCEPT, REJECT, BUSY = 1, 2, 4
+FREE = threading.Event()
+
+
+def gate(arm: ArmDouble, timeout_s: float = 0.1) -> Gate:
+    return Gate(arm, LINES, timeout_s)
+
+
+def stopped() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.mark.parametrize(
+    ("verdict", "line"), [(Verdict.ACCEPT, ACCEPT), (Verdict.REJECT, REJECT), (Verdict.NONE, 0)]
+)
+def test_a_verdict_raises_its_own_line_and_no_other(verdict: Verdict, line: int) -> None:
+    arm = ArmDouble()
+    gate(arm).begin()
+    gate(arm).sort(verdict)
+    assert arm.outputs == BUSY | line
+
+
+@pytest.mark.parametrize("verdicts", list(itertools.product(Verdict, repeat=3)))
+def test_accept_and_reject_are_never_high_together(verdicts: tuple[Verdict, ...]) -> None:
+    arm = ArmDouble()
+    for verdict in verdicts:
+        gate(arm).sort(verdict)
+    assert not [outputs for outputs in arm.lines if outputs & (ACCEPT | REJECT) == 3]
+
+
+def test_the_next_sheet_begins_with_both_lines_low() -> None:
+    arm = ArmDouble()
+    arm.outputs = ACCEPT | REJECT
+    gate(arm).begin()
+    assert arm.outputs == BUSY
+
+
+def test_the_verdict_holds_until_the_sheet_has_gone() -> None:
+    arm = ArmDouble()
+    arm.inputs = PRESENT
+    gate(arm).begin()
+    gate(arm).sort(Verdict.ACCEPT)
+    held: list[int] = []
+
+    def take_away() -> None:
+        held.append(arm.outputs)
+        arm.inputs = 0
+
+    def busy_fell(outputs: int) -> None:
+        if outputs == ACCEPT:
+            threading.Timer(0.05, take_away).start()
+
+    arm.on_output = busy_fell
+    gate(arm, 1.0).release(FREE)
+    assert held == [ACCEPT]
+    assert arm.outputs == 0
+
+
+def test_a_sheet_nobody_takes_away_is_an_error_and_keeps_its_verdict() -> None:
+    arm = ArmDouble()
+    arm.inputs = PRESENT
+    gate(arm).sort(Verdict.REJECT)
+    with pytest.raises(DeviceTimeout, match=r"part-present input 3: no sheet was taken away"):
+        gate(arm).release(FREE)
+    assert arm.outputs == REJECT
+
+
+def test_stopping_does_not_take_the_verdict_from_a_sheet_that_still_lies_there() -> None:
+    arm = ArmDouble()
+    arm.inputs = PRESENT
+    gate(arm).sort(Verdict.ACCEPT)
+    gate(arm).release(stopped())
+    assert arm.outputs & ACCEPT
+
+
+def test_waiting_ends_with_a_sheet_a_stop_or_an_error() -> None:
+    arm = ArmDouble()
+    assert not gate(arm).wait_for_sheet(stopped())
+    with pytest.raises(DeviceTimeout, match="no sheet appeared within 0.1 s"):
+        gate(arm).wait_for_sheet(FREE)
+    arm.inputs = PRESENT
+    assert gate(arm).wait_for_sheet(FREE)
+
+
+def test_other_inputs_are_no_sheet() -> None:
+    arm = ArmDouble()
+    arm.inputs = ~PRESENT
+    with pytest.raises(DeviceTimeout):
+        gate(arm).wait_for_sheet(FREE)
+
+
+def test_reset_lowers_every_line_and_leaves_other_outputs_alone() -> None:
+    arm = ArmDouble()
+    arm.outputs = ACCEPT | 1 << 6
+    gate(arm).reset(FREE)
+    assert arm.outputs == 1 << 6
+
+
+def test_a_sheet_left_unfinished_has_to_go_before_the_first() -> None:
+    arm = ArmDouble()
+    arm.outputs, arm.inputs = BUSY, PRESENT
+    with pytest.raises(DeviceTimeout, match="taken away"):
+        gate(arm).reset(FREE)
+    arm.outputs, arm.inputs = BUSY, 0
+    gate(arm).reset(FREE)
+
+
+def test_a_sheet_that_has_its_verdict_has_to_go_before_the_first() -> None:
+    """The process before ended while the verdict was held: this sheet is not a new one."""
+    arm = ArmDouble()
+    arm.outputs, arm.inputs = ACCEPT, PRESENT
+    with pytest.raises(DeviceTimeout, match="taken away"):
+        gate(arm).reset(FREE)
+
+
+def test_a_manual_gate_asks_and_waits_for_no_line() -> None:
+    arm = ArmDouble()
+    asked: list[int] = []
+    manual = Gate(arm, LINES, 0.1, ask=lambda: asked.append(1))
+    manual.reset(FREE)
+    assert manual.wait_for_sheet(FREE)
+    manual.begin()
+    manual.sort(Verdict.REJECT)
+    arm.inputs = PRESENT
+    manual.release(FREE)
+    assert asked == [1]
+    assert arm.outputs == REJECT, "the verdict is shown until the next sheet begins"
+    assert not manual.wait_for_sheet(stopped())

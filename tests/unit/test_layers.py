@@ -1,0 +1,146 @@
+"""The direction of imports: what stands below never sees what stands above."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "station"
+
+GROUND = {"errors", "geometry", "log", "kinematics"}
+FILES = GROUND | {"strict", "recipe", "config", "records"}
+# Every top-level module and what of the station it may import; a new module needs a line here.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "geometry": set(),
+    "log": set(),
+    "kinematics": {"geometry"},
+    "strict": {"errors"},
+    "recipe": GROUND | {"strict"},
+    "config": GROUND | {"strict", "recipe"},
+    "records": GROUND | {"strict", "recipe"},
+    "image_quality": FILES,
+    "dataset": FILES,
+    "worker": {"errors"},
+    "devices": FILES | {"worker"},
+    "torchscript": FILES,
+    "model": FILES | {"worker"},
+    "session": FILES | {"dataset"},
+    "label": FILES | {"dataset"},
+    "workspace": FILES | {"dataset"},
+    "teach": FILES | {"dataset", "devices"},
+    "collect": FILES | {"dataset", "devices"},
+    "motion": FILES | {"devices"},
+    "gate": FILES | {"devices"},
+    "cell": FILES | {"devices", "motion", "gate"},
+    "check": FILES | {"devices", "motion", "cell", "model"},
+    "cycle": FILES | {"devices", "dataset", "collect", "motion", "gate", "cell"},
+    "show": FILES | {"dataset", "cycle"},
+    "arguments": set(),
+    "run_report": FILES | {"dataset", "label", "model"},
+    "learn": FILES | {"dataset", "model", "torchscript", "learn", "worker"},
+    "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
+}
+ONLY_IN = {
+    "pypylon": {"station/devices/basler.py"},
+    "rtde_control": {"station/devices/ur_child.py"},
+    "rtde_receive": {"station/devices/ur_child.py"},
+    "rtde_io": {"station/devices/ur_child.py"},
+    "dashboard_client": set[str](),
+    "torch": {"station/torchscript.py"},
+    "torchvision": set[str](),
+    "timm": set[str](),
+}
+
+
+def modules() -> list[Path]:
+    return sorted(p for p in PACKAGE.rglob("*.py") if "templates" not in p.parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield every module a file imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module)
+            if node.module == "station":
+                yield from (f"station.{alias.name}" for alias in node.names)
+
+
+def own(path: Path) -> str:
+    """Return the top-level part of the station a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_stands_below_it(path: Path) -> None:
+    if own(path) in {"cli", "__init__"}:
+        return
+    assert own(path) in ALLOWED, f"{path}: say in test_layers.py where this module stands"
+    seen = {name.split(".")[1] for name in imports(path) if name.startswith("station.")}
+    inside = {"devices"} if own(path) == "devices" else set()
+    assert seen - ALLOWED[own(path)] - inside == set()
+
+
+def test_only_the_command_line_imports_the_simulator() -> None:
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in modules()
+        if own(path) != "sim" and any(name.startswith("station.sim") for name in imports(path))
+    }
+    assert found <= {"cli.py", "learn/bench.py", "bench.py"}
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IN))
+def test_a_vendor_library_occurs_only_in_its_driver(library: str) -> None:
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in modules()
+        if any(name.split(".")[0] == library for name in imports(path))
+    }
+    learning = {name for name in found if name.startswith("station/learn/")}
+    allowed = ONLY_IN[library]
+    if library in {"torch", "torchvision", "timm"}:
+        allowed = allowed | learning
+    assert found <= allowed
+
+
+def test_the_command_line_imports_at_the_top_only_what_every_command_needs() -> None:
+    tree = ast.parse((PACKAGE / "cli.py").read_text(encoding="utf-8"))
+    top = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    ours = {node.module for node in top if node.module and node.module.startswith("station")}
+    assert ours <= {"station", "station.errors"}
+
+
+def test_only_motion_guard_calls_move() -> None:
+    found = set()
+    for path in modules():
+        if own(path) == "sim":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in {"move", "moveL", "moveJ"}:
+                found.add(path.relative_to(PACKAGE).as_posix())
+    assert found <= {"motion.py", "devices/ur_child.py"}
+
+
+def test_nobody_uses_mocks() -> None:
+    word = "mo" + "ck"
+    for path in [*modules(), *sorted((ROOT / "tests").rglob("*.py"))]:
+        assert not any(word in name for name in imports(path)), path
+
+
+def test_only_the_command_line_prints() -> None:
+    printing = set()
+    for path in modules():
+        if own(path) in {"sim", "learn"}:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Name) and node.id == "print":
+                printing.add(own(path))
+    assert printing <= {"cli", "show"}

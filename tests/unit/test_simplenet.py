@@ -1,0 +1,117 @@
+"""The method: training is repeatable and folding changes nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from station.learn import synthetic
+from station.learn.backbones import load_backbone, random_backbone
+from station.learn.metrics import clopper_pearson, image_auroc
+from station.learn.simplenet import (
+    FoldedHead,
+    Head,
+    HeadOptions,
+    patch_features,
+    train_head,
+)
+from station.errors import ModelError
+
+CHANNELS = (5, 7, 9)
+QUICK = HeadOptions(hidden=16, steps=40, batch=256)
+
+
+def features(seed: int, images: int = 2) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (16, 8, 4)
+    return [
+        3 * torch.randn(images, c, s, s + 4, generator=generator)
+        for c, s in zip(CHANNELS, sizes, strict=True)
+    ]
+
+
+def trained(seed: int = 0, options: HeadOptions = QUICK) -> Head:
+    bank = patch_features(features(0, images=8)).flatten(0, 2)
+    return train_head(bank, options, seed, lambda step, loss: None)
+
+
+def test_folded_head_equals_the_head_it_came_from() -> None:
+    head = trained()
+    levels = features(1)
+    with torch.inference_mode():
+        patches = patch_features(levels)
+        expected = -head(patches.flatten(0, 2)).reshape(patches.shape[:3])
+        found = FoldedHead(head, CHANNELS)(levels)[:, 0]
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_same_seed_gives_the_same_head() -> None:
+    first, second, other = trained(3), trained(3), trained(4)
+    assert torch.equal(first.hidden.weight, second.hidden.weight)
+    assert not torch.equal(first.hidden.weight, other.hidden.weight)
+
+
+def test_training_tells_noise_from_the_good() -> None:
+    head = trained(options=HeadOptions(hidden=32, steps=150, batch=512))
+    good = patch_features(features(5)).flatten(0, 2)
+    noisy = good + 9 * torch.randn(good.shape, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert image_auroc((-head(good)).tolist(), (-head(noisy)).tolist()) > 0.9
+
+
+def test_a_channel_that_never_changes_does_not_break_the_scale() -> None:
+    bank = patch_features(features(0)).flatten(0, 2)
+    bank[:, 3] = 1.0
+    head = train_head(bank, QUICK, 0, lambda step, loss: None)
+    with torch.inference_mode():
+        assert torch.isfinite(head(bank)).all()
+
+
+def test_unknown_backbone_is_named() -> None:
+    with pytest.raises(ModelError, match="no backbone 'resnet'; there are: efficientnet_lite0"):
+        load_backbone("resnet")
+
+
+def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("station.learn.backbones._LITE0_SHA256", "0" * 64)
+    with pytest.raises(ModelError, match="other weights"):
+        load_backbone("efficientnet_lite0")
+
+
+def test_levels_have_the_promised_strides_and_channels() -> None:
+    backbone = random_backbone()
+    with torch.inference_mode():
+        levels = backbone(torch.zeros(1, 3, 64, 96))
+    assert [tuple(level.shape[1:]) for level in levels] == [(24, 16, 24), (40, 8, 12), (112, 4, 6)]
+
+
+def test_pretrained_weights_are_loaded() -> None:
+    pretrained, random = load_backbone("efficientnet_lite0"), random_backbone()
+    image = torch.full((1, 3, 64, 64), 100.0)
+    with torch.inference_mode():
+        assert not torch.allclose(pretrained(image)[2], random(image)[2])
+
+
+@pytest.mark.parametrize("kind", synthetic.KINDS)
+@pytest.mark.parametrize("shape", [(64, 96), (96, 64, 3), (4, 5)])
+def test_synthetic_defect_changes_a_part_of_the_image(kind: str, shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(60, 190, shape, np.uint8)
+    spoilt = synthetic.spoil(image, kind, np.random.default_rng(1))
+    again = synthetic.spoil(image, kind, np.random.default_rng(1))
+    assert spoilt.shape == image.shape
+    assert spoilt.dtype == np.uint8
+    assert np.array_equal(spoilt, again)
+    if min(shape[:2]) > 8:
+        assert 0 < (spoilt != image).mean() < 0.3
+
+
+def test_auroc_counts_ties_half() -> None:
+    rng = np.random.default_rng(0)
+    good, bad = rng.integers(0, 5, 30), rng.integers(2, 8, 20)
+    pairs = [(b > g) + 0.5 * (b == g) for g in good for b in bad]
+    assert image_auroc(good.tolist(), bad.tolist()) == pytest.approx(np.mean(pairs))
+
+
+def test_interval_of_a_share_is_the_exact_one() -> None:
+    assert clopper_pearson(0, 10) == pytest.approx((0.0, 0.3085), abs=1e-4)
+    assert clopper_pearson(10, 10) == pytest.approx((0.6915, 1.0), abs=1e-4)
+    assert clopper_pearson(18, 50) == pytest.approx((0.2292, 0.5081), abs=1e-4)
