@@ -25,7 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 # argparse has no public name for what add_subparsers returns
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
 
 def _common() -> argparse.ArgumentParser:
@@ -54,9 +54,7 @@ def _json(parser: argparse.ArgumentParser) -> None:
 
 
 def _recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--recipe", metavar="R", help="default: the active recipe (`station use`)"
-    )
+    parser.add_argument("--recipe", metavar="R", help="default: the active recipe (`station use`)")
 
 
 def _cell_file(parser: argparse.ArgumentParser) -> None:
@@ -163,9 +161,7 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--recipe", metavar="R", help="captures of recipe R (default: the active one)"
     )
-    train.add_argument(
-        "--dataset", type=Path, metavar="DIR", help="an MVTec tree with train/good"
-    )
+    train.add_argument("--dataset", type=Path, metavar="DIR", help="an MVTec tree with train/good")
     train.add_argument("--model", metavar="NAME", help="default: the recipe's or folder's name")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--images", type=_count, metavar="N", help="learn from N images only")
@@ -216,9 +212,7 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
         commands, common, "sim", "simulate robot, camera and sheets, and run COMMAND against them",
         "station sim --speed 4 -- station inspect --recipe glassfiber --sheets 5",
     )  # fmt: skip
-    sim.add_argument(
-        "--address", default="127.0.0.50", help="loopback address of the controller"
-    )
+    sim.add_argument("--address", default="127.0.0.50", help="loopback address of the controller")
     sim.add_argument(
         "--speed", type=_positive, default=1.0, metavar="X", help="factor on the arm's motion"
     )
@@ -256,7 +250,7 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
 
     fault = _add(
-        commands, common, "fault", "do something to a running simulator: protective_stop, slider 0.1, reset, ...",
+        commands, common, "fault", "disturb a running simulator: protective_stop, slider 0.1, reset, ...",
         "station fault protective_stop",
     )  # fmt: skip
     fault.add_argument("--address", default="127.0.0.50")

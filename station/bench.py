@@ -1,4 +1,4 @@
-"""`station bench cycle`: what scoring and saving cost the production loop, measured sheet by sheet in turn."""
+"""`station bench cycle`: what scoring and saving cost the production loop, sheets in turn."""
 
 from __future__ import annotations
 
@@ -106,9 +106,7 @@ def bench_cycle(
             "p50": round(float(np.percentile(to_line_ms, 50)), 1),
             "p95": round(float(np.percentile(to_line_ms, 95)), 1),
         },
-        stages_ms={
-            name: round(statistics.median(values), 1) for name, values in stages.items()
-        },
+        stages_ms={name: round(statistics.median(values), 1) for name, values in stages.items()},
         sheets=sheets,
         size=f"{size[0]}x{size[1]}",
     )
@@ -139,13 +137,13 @@ def _held_ms(journal: Path, started: float, ended: float) -> float:
 
 
 @contextmanager
-def _far_ends(
-    workspace: Path, size: tuple[int, int], recipe: str, journal: Path
-) -> Iterator[Path]:
+def _far_ends(workspace: Path, size: tuple[int, int], recipe: str, journal: Path) -> Iterator[Path]:
     """Start the simulator and take over the environment it asks for."""
     command = [
-        sys.executable, "-m", "station.cli", "sim", "--workspace", str(workspace), "--address", ADDRESS,
-        "--speed", "1", "--size", f"{size[0]}x{size[1]}", "--recipe", recipe, "--journal", str(journal),
+        sys.executable, "-m", "station.cli", "sim", "--workspace", str(workspace),
+        "--address", ADDRESS,
+        "--speed", "1", "--size", f"{size[0]}x{size[1]}", "--recipe", recipe,
+        "--journal", str(journal),
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
         try:
@@ -168,10 +166,6 @@ def _exports(process: subprocess.Popen[str]) -> dict[str, str]:
         if line.startswith("export "):
             name, _, value = line.removeprefix("export ").strip().partition("=")
             found[name] = value.strip("'\"")
-        if (
-            "STATION_CELL" in found
-            and "PYLON_CAMEMU" in found
-            and "PYLON_CAMEMU_PFS_PATH" in found
-        ):
+        if "STATION_CELL" in found and "PYLON_CAMEMU" in found and "PYLON_CAMEMU_PFS_PATH" in found:
             return found
     raise ConfigError("the simulator did not start; see its message above")

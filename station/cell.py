@@ -104,7 +104,7 @@ def camera_driver(config: CellConfig, workspace: Path) -> Driver:
 
 
 def check_installation(config: CellConfig, info: RobotInfo) -> None:
-    """Compare what is installed on the robot with the cell file; a difference is refused, never written."""
+    """Compare what is installed on the robot with the cell file; refuse a difference."""
     away_m, turned_rad = config.tcp.distance_m(info.tcp), config.tcp.angle_rad(info.tcp)
     if away_m > TCP_TOLERANCE_M or turned_rad > TCP_TOLERANCE_RAD:
         there = ", ".join(f"{value:.5f}" for value in info.tcp)
@@ -113,5 +113,5 @@ def check_installation(config: CellConfig, info: RobotInfo) -> None:
         )
     if abs(config.payload_kg - info.payload_kg) > PAYLOAD_TOLERANCE_KG:
         raise ConfigError(
-            f"payload_kg: the robot has {info.payload_kg:g} kg set, the cell file {config.payload_kg:g}"
+            f"payload_kg: the robot has {info.payload_kg:g} kg set, not {config.payload_kg:g}"
         )

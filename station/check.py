@@ -19,12 +19,12 @@ from station.motion import LineChecker
 from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Shot
 
 DEFAULT_MODEL_WIDTH_PX = 256
-# Elbow up, camera down: where the search for joint angles begins when a recipe was not taught on the arm.
+# Elbow up, camera down: where the search for joint angles begins.
 _TYPICAL = Joints(-1.6, -1.4, -1.8, -1.5, 1.57, 0.0)
 
 
 class Finding(NamedTuple):
-    """One thing checked: `error` forbids running, `warning` asks for a look, `ok` says what is true."""
+    """One thing checked; an `error` forbids running, a `warning` asks for a look."""
 
     level: str
     what: str
@@ -36,9 +36,7 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
     devices.check(config.robot, f"{cell.path}: robot")
     devices.check(camera_driver(config, workspace), f"{cell.path}: camera")
     shots = recipe.shots(lambda joints: forward(joints) @ config.tcp)
-    yield from _check_lines(
-        shots, config.tcp, cell, recipe.travel_speed_m_s, recipe.shot_speed_m_s
-    )
+    yield from _check_lines(shots, config.tcp, cell, recipe.travel_speed_m_s, recipe.shot_speed_m_s)
     card = None
     if recipe.model is None:
         yield Finding("warning", "no model yet: capture good sheets, then `station train`")
@@ -69,9 +67,7 @@ def check_reach(robot: Robot, loaded: LoadedRecipe) -> Iterator[Finding]:
                     f"the robot cannot reach the {name} of {shot.setup} shot {shot.number}",
                 )
     if not unreachable:
-        yield Finding(
-            "ok", f"the robot reaches all {len(shots)} poses inside its safety limits"
-        )
+        yield Finding("ok", f"the robot reaches all {len(shots)} poses inside its safety limits")
 
 
 def _check_lines(
@@ -95,9 +91,7 @@ def _check_lines(
                 )
                 place = target
     except MoveRefused as error:
-        yield Finding(
-            "error", f"on the way to {shot.setup} shot {shot.number}: {error.problem}"
-        )
+        yield Finding("error", f"on the way to {shot.setup} shot {shot.number}: {error.problem}")
         return
     yield Finding(
         "ok", f"{len(shots)} shots: every line is inside the workspace and the arm's reach"
@@ -112,9 +106,7 @@ def _check_input(model_input: str, card: ModelCard) -> Iterator[Finding]:
         )
 
 
-def _check_resolution(
-    loaded: LoadedRecipe, cell: LoadedCell, card: ModelCard | None
-) -> Finding:
+def _check_resolution(loaded: LoadedRecipe, cell: LoadedCell, card: ModelCard | None) -> Finding:
     width_px = DEFAULT_MODEL_WIDTH_PX if card is None else card.input.width * card.input.tiles
     view_mm = cell.config.view_width_mm(loaded.recipe.working_distance_m)
     pixel_mm = view_mm / width_px

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-# --- the workspace ---------------------------------------------------------------------------------
+# --- the workspace -----------------------------------------------------------------------
 
 
 def init(args: argparse.Namespace) -> int:
@@ -60,9 +60,7 @@ def init(args: argparse.Namespace) -> int:
 
     made = workspace.init(args.dir)
     print(f"{args.dir}: {len(made)} files made" if made else f"{args.dir}: already complete")
-    print(
-        f"try it: cd {args.dir} && station sim -- station inspect --recipe glassfiber --sheets 5"
-    )
+    print(f"try it: cd {args.dir} && station sim -- station inspect --recipe glassfiber --sheets 5")
     return 0
 
 
@@ -83,9 +81,7 @@ def schema(args: argparse.Namespace) -> int:
     for name, model in (("recipe", Recipe), ("cell", CellConfig)):
         path = args.dir / f"{name}.schema.json"
         args.dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            json.dumps(model.model_json_schema(), indent=2) + "\n", encoding="utf-8"
-        )
+        path.write_text(json.dumps(model.model_json_schema(), indent=2) + "\n", encoding="utf-8")
         print(path)
     return 0
 
@@ -120,7 +116,7 @@ def check(args: argparse.Namespace) -> int:
     return ConfigError.exit_code if any(f.level == "error" for _, f in findings) else 0
 
 
-# --- the cell --------------------------------------------------------------------------------------
+# --- the cell ----------------------------------------------------------------------------
 
 
 def where(args: argparse.Namespace) -> int:
@@ -176,12 +172,8 @@ def capture(args: argparse.Namespace) -> int:
     recipe = _recipe(args, workspace)
     cell = _cell(args, workspace)
     dataset = Dataset(workspace, recipe.name)
-    split: Literal["train", "test"] = args.split or (
-        "train" if args.label == "good" else "test"
-    )
-    session = CaptureSession.resume(
-        dataset, args.label, split, args.sheets, restart=args.restart
-    )
+    split: Literal["train", "test"] = args.split or ("train" if args.label == "good" else "test")
+    session = CaptureSession.resume(dataset, args.label, split, args.sheets, restart=args.restart)
     if session.done:
         show.say(f"continuing: {session.done} of {session.sheets} sheets are there")
     labels = cycle.Labels(label=args.label, split=split)
@@ -242,7 +234,7 @@ def inspect(args: argparse.Namespace) -> int:
     return INTERRUPTED if stop.is_set() else 0
 
 
-# --- data and models -------------------------------------------------------------------------------
+# --- data and models ---------------------------------------------------------------------
 
 
 def label(args: argparse.Namespace) -> int:
@@ -357,9 +349,7 @@ def sim(args: argparse.Namespace) -> int:
     rest = args.rest[1:] if args.rest[:1] == ["--"] else args.rest
     workspace = _workspace(args)
     options = {
-        name: getattr(args, name)
-        for name in SimOptions.__dataclass_fields__
-        if hasattr(args, name)
+        name: getattr(args, name) for name in SimOptions.__dataclass_fields__ if hasattr(args, name)
     }
     options.update(_recipe_light(args, workspace, rest), workspace=workspace)
     return run(SimOptions(**options), rest)
@@ -402,7 +392,7 @@ def bench(args: argparse.Namespace) -> int:
     return 0
 
 
-# --- what commands share ---------------------------------------------------------------------------
+# --- what commands share -----------------------------------------------------------------
 
 
 def _workspace(args: argparse.Namespace) -> Path:
@@ -465,7 +455,7 @@ def _check_model_input(recipe: LoadedRecipe, tiles: int) -> None:
 def _recipe_light(
     args: argparse.Namespace, workspace: Path, command: list[str]
 ) -> dict[str, float]:
-    """Exposure and gain of the recipe in use: the emulator cannot tell the simulator what it was set to."""
+    """Exposure and gain of the recipe in use: the emulator cannot tell what it was set to."""
     from station.recipe import load_recipe
 
     name = args.recipe

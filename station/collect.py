@@ -37,6 +37,9 @@ class Collected(NamedTuple):
     saving_s: float
 
 
+NOTHING = Collected((), {}, [], (), 0.0, 0.0)
+
+
 class _Saved(NamedTuple):
     sha256: str
     entry: FileEntry

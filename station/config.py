@@ -114,9 +114,7 @@ class LoadedCell(NamedTuple):
 def load_cell(path: Path) -> LoadedCell:
     """Read a cell file."""
     if not path.is_file():
-        raise ConfigError(
-            f"{path}: no such cell file; copy calibration/cell.yaml and fill it in"
-        )
+        raise ConfigError(f"{path}: no such cell file; copy calibration/cell.yaml and fill it in")
     text = read(path)
     return LoadedCell(
         path, parse(text, path, CellConfig), hashlib.sha256(text.encode()).hexdigest()
@@ -128,6 +126,6 @@ def open_workspace(path: Path) -> Path:
     missing = [name for name in ("recipes", "calibration") if not (path / name).is_dir()]
     if missing:
         raise ConfigError(
-            f"{path} is no workspace: no {' or '.join(missing)} folder; make one with `station init DIR`"
+            f"{path} is no workspace: no {' or '.join(missing)} folder; try `station init DIR`"
         )
     return path.resolve()

@@ -13,11 +13,11 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from station.cell import Cell
-from station.collect import Collected, Collector, Predictor
+from station.collect import NOTHING, Collected, Collector, Predictor
 from station.config import LoadedCell
-from station.dataset import Dataset, now
+from station.dataset import Dataset, describe, now
 from station.devices import RobotStatus
-from station.errors import IncompleteFrame, ModelError, StationError
+from station.errors import DatasetError, IncompleteFrame, ModelError, StationError
 from station.recipe import LoadedRecipe, Shot
 from station.records import Frame, Manifest, Timing, Verdict, judge
 
@@ -85,6 +85,7 @@ def inspect(
     """Inspect sheets as they arrive: shoot, score, judge, record, then signal."""
     collector = Collector(judging.predictor)
     try:
+        _adopt_leftovers(dataset, job, judging)
         shots = begin_run(cell, job)
         for number in _sheet_numbers(sheets):
             if not cell.gate.wait_for_sheet(job.stop):
@@ -95,7 +96,7 @@ def inspect(
                 )
                 leave_sheet(cell, job, shots)
             yield inspected
-            _stop_if_the_model_failed(inspected.manifest)
+            _stop_if_it_cannot_go_on(inspected.manifest)
     finally:
         collector.close()
 
@@ -105,6 +106,8 @@ def capture(
 ) -> Iterator[Progress | Manifest]:
     """Photograph sheets for the dataset; yields each shot for progress and each sheet's manifest."""
     collector = Collector(None)
+    for folder in dataset.leftovers("capture"):
+        log.warning("capture.left_unfinished", folder=str(folder), advice="look, then move or delete it")
     try:
         shots = begin_run(cell, job)
         for number in _sheet_numbers(sheets):
@@ -156,7 +159,7 @@ def inspect_sheet(
 ) -> Inspected:
     """Shoot and score every setup of one sheet; record the verdict before it is signalled."""
     spent = Spent()
-    folder = dataset.begin(sheet)
+    folder = dataset.begin("inspection", sheet)
     collection = collector.sheet(sheet, folder)
     if not job.dry_run:
         cell.gate.begin()
@@ -217,7 +220,7 @@ def _capture_sheet(
     shots: list[Shot],
 ) -> Iterator[Progress | Manifest]:
     spent = Spent()
-    folder = dataset.begin(sheet)
+    folder = dataset.begin("capture", sheet)
     collection = collector.sheet(sheet, folder)
     cell.gate.begin()
     taken = 0
@@ -263,7 +266,7 @@ def begin_run(cell: Cell, job: Job) -> list[Shot]:
 
 
 def leave_sheet(cell: Cell, job: Job, shots: list[Shot]) -> None:
-    """Return above the first setup, and only then let the sheet go: the arm rests while hands are near."""
+    """Return above the first setup, and only then let the sheet go: the arm rests near hands."""
     _travel(cell, job, shots[-1], shots[0])
     if not job.dry_run:
         cell.gate.release(job.stop)
@@ -325,12 +328,24 @@ def _judged_by(judging: Judging) -> dict[str, object]:
     }
 
 
-def _stop_if_the_model_failed(manifest: Manifest) -> None:
+def _stop_if_it_cannot_go_on(manifest: Manifest) -> None:
+    if manifest.verdict is Verdict.NONE:
+        raise DatasetError(f"sheet {manifest.sheet} has no verdict: {'; '.join(manifest.reasons)}")
     problems = [capture.problem for capture in manifest.captures if capture.problem]
     if problems:
-        raise ModelError(
-            f"sheet {manifest.sheet} was rejected because it could not be scored: {problems[0]}"
+        raise ModelError(f"sheet {manifest.sheet} was rejected, not scored: {problems[0]}")
+
+
+def _adopt_leftovers(dataset: Dataset, job: Job, judging: Judging) -> None:
+    """Record sheets that a killed process left behind, so that none is without an outcome."""
+    for folder in dataset.leftovers("inspection"):
+        files = {path.name: describe(path) for path in sorted(folder.glob("[!.]*"))}
+        reason = "the process ended before this sheet was finished"
+        manifest = _manifest("inspection", folder.name, job, Spent(), NOTHING, (reason,)).model_copy(
+            update={"verdict": Verdict.NONE, "files": files, **_judged_by(judging)}
         )
+        target = dataset.record_inspection(folder, manifest)
+        log.warning("sheet.adopted", sheet=folder.name, files=len(files), record=str(target))
 
 
 def _sheet_numbers(sheets: int | None) -> Iterator[int]:
@@ -345,16 +360,12 @@ def _sheet_id(job: Job, number: int) -> str:
 
 
 def _last_pose(manifest: Manifest) -> list[float] | None:
-    return (
-        [round(value, 5) for value in manifest.captures[-1].pose] if manifest.captures else None
-    )
+    return [round(value, 5) for value in manifest.captures[-1].pose] if manifest.captures else None
 
 
 def _reason(error: BaseException) -> str:
     return (
-        str(error)
-        if isinstance(error, StationError)
-        else f"interrupted ({type(error).__name__})"
+        str(error) if isinstance(error, StationError) else f"interrupted ({type(error).__name__})"
     )
 
 

@@ -2,8 +2,8 @@
 
 data/<recipe>/{train,test}/<label>/<sheet>_<setup>_<shot>.png   captures, in MVTec form
 data/<recipe>/captures/<sheet>.json                             their manifests
-data/<recipe>/inspections/<YYYY-MM-DD>/<sheet>/                 production: pictures, maps, manifest.json
-data/<recipe>/.partial/<sheet>/                                 the sheet being worked on
+data/<recipe>/inspections/<YYYY-MM-DD>/<sheet>/                 production, with manifest.json
+data/<recipe>/.partial/{capture,inspection}/<sheet>/            the sheet being worked on
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -28,7 +28,7 @@ from station.records import Capture, FileEntry, Image, Manifest
 
 MANIFEST = "manifest.json"
 
-log = structlog.get_logger()
+Kind = Literal["capture", "inspection"]
 
 
 class Dataset:
@@ -38,15 +38,13 @@ class Dataset:
         self.root = workspace / "data" / recipe
         self._partial = self.root / ".partial"
 
-    def begin(self, sheet: str) -> Path:
+    def begin(self, kind: Kind, sheet: str) -> Path:
         """Make the folder in which a sheet is collected; same file system as its final place."""
-        folder = self._partial / sheet
+        folder = self._partial / kind / sheet
         try:
             folder.mkdir(parents=True)
         except FileExistsError as error:
-            raise DatasetError(
-                f"{folder}: a sheet of that id is already being written"
-            ) from error
+            raise DatasetError(f"{folder}: a sheet of that id is already being written") from error
         except OSError as error:
             raise DatasetError(f"{folder}: {error.strerror}") from error
         return folder
@@ -77,7 +75,7 @@ class Dataset:
         return target
 
     def record_capture(self, folder: Path, manifest: Manifest) -> Path:
-        """Move a sheet's pictures into the tree, then write its manifest; return the manifest's path."""
+        """Move a sheet's pictures into the tree, then write its manifest; return its path."""
         if manifest.label is None or manifest.split is None:
             raise DatasetError(f"{manifest.sheet}: a capture needs a label and a split")
         target = self.root / manifest.split / manifest.label
@@ -107,16 +105,11 @@ class Dataset:
 
     def place(self, manifest: Manifest, capture: Capture) -> Path:
         """Return where a captured (not inspected) picture lies."""
-        return (
-            self.root
-            / str(manifest.split)
-            / str(capture.label or manifest.label)
-            / capture.file
-        )
+        return self.root / str(manifest.split) / str(capture.label or manifest.label) / capture.file
 
-    def leftovers(self) -> list[Path]:
-        """Return folders of sheets that a process left unfinished."""
-        return sorted(path for path in self._partial.glob("*") if path.is_dir())
+    def leftovers(self, kind: Kind) -> list[Path]:
+        """Return folders of sheets that a killed process left unfinished."""
+        return sorted(path for path in (self._partial / kind).glob("*") if path.is_dir())
 
     def _head(self) -> str | None:
         path = self.root / "inspections" / ".head"
@@ -134,8 +127,6 @@ def save_image(path: Path, image: Image) -> FileEntry:
 
 def save_map(path: Path, anomaly_map: NDArray[np.float32]) -> FileEntry:
     """Write an anomaly map as half-precision .npy, 8 kB for 64x64."""
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, anomaly_map.astype(np.float16))
     return write_durably(path, buffer.getvalue())
@@ -182,8 +173,14 @@ def write_durably(path: Path, content: bytes) -> FileEntry:
     return FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
 
+def describe(path: Path) -> FileEntry:
+    """Return the size and hash of a file that is already there."""
+    content = path.read_bytes()
+    return FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+
+
 def next_boot(workspace: Path) -> int:
-    """Count this start of the controller; ids built from it never repeat, whatever the clock does."""
+    """Count this start; ids built from it never repeat, whatever the clock does."""
     path = workspace / "run" / "boot"
     path.parent.mkdir(exist_ok=True)
     try:

@@ -2,7 +2,7 @@
 
 part-present (in)  a sheet lies on the table
 busy (out)         the station works on it; the arm moves only while this is high
-accept, reject     the verdict, from recorded until part-present falls; both low = none, both high never
+accept, reject     the verdict, from recorded until part-present falls; both low is none
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Pose(NamedTuple):
         return float(np.linalg.norm(cv2.Rodrigues(between)[0]))
 
     def interpolate(self, other: Pose, fraction: float) -> Pose:
-        """Return the pose at `fraction` of the straight line: position linear, rotation about one axis."""
+        """Return the pose at `fraction` of the line: position linear, rotation about one axis."""
         start, end = self.matrix(), other.matrix()
         turn = cv2.Rodrigues(start[:3, :3].T @ end[:3, :3])[0]
         between = np.eye(4)

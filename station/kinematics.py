@@ -1,7 +1,7 @@
 """UR5 kinematics with the manufacturer's nominal DH parameters (CB3, "UR5 series 3").
 
-A real arm carries its own calibration, so its poses differ from these by millimetres: good for asking
-whether a line can be travelled, never for deciding where the tool is.
+A real arm carries its own calibration, so its poses differ from these by millimetres: good for
+asking whether a line can be travelled, never for deciding where the tool is.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def _solutions(flange: Matrix, near: Joints) -> Iterator[tuple[float, ...]]:
                     (flange[0, 0] * s1 - flange[1, 0] * c1) / s5,
                 )
             wrist_1 = (
-                np.linalg.inv(_link(q1, 0))
-                @ flange
-                @ np.linalg.inv(_link(q5, 4) @ _link(q6, 5))
+                np.linalg.inv(_link(q1, 0)) @ flange @ np.linalg.inv(_link(q5, 4) @ _link(q6, 5))
             )
             x, y = (wrist_1 @ (0.0, -D4, 0.0, 1.0))[:2]
             length = math.hypot(x, y)
@@ -107,10 +105,8 @@ def _solutions(flange: Matrix, near: Joints) -> Iterator[tuple[float, ...]]:
                 continue
             for elbow in (1, -1):
                 q3 = elbow * math.acos(cosine3)
-                q2 = math.asin(max(-1.0, min(1.0, A3 * math.sin(q3) / length))) - math.atan2(
-                    y, -x
-                )
-                # Links 2 to 4 turn about parallel axes, so wrist 1's angle is what is left of the sum.
+                q2 = math.asin(max(-1.0, min(1.0, A3 * math.sin(q3) / length))) - math.atan2(y, -x)
+                # Links 2 to 4 turn about parallel axes: wrist 1 gets what is left of the sum.
                 q4 = math.atan2(wrist_1[1, 0], wrist_1[0, 0]) - q2 - q3
                 yield q1, q2, q3, q4, q5, q6
 

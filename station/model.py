@@ -65,6 +65,7 @@ class Training(Strict):
     batch: int
     epochs: float
     patches: int
+    whitening: float
     noise: tuple[float, ...]
     margin: float
     hidden: int

@@ -78,13 +78,10 @@ class MotionGuard:
 
     def _check_reached(self, asked: Pose, status: RobotStatus) -> None:
         away_m, turned_rad = asked.distance_m(status.pose), asked.angle_rad(status.pose)
-        if (
-            away_m > self._limits.pose_tolerance_m
-            or turned_rad > self._limits.pose_tolerance_rad
-        ):
+        if away_m > self._limits.pose_tolerance_m or turned_rad > self._limits.pose_tolerance_rad:
             raise DeviceError(
                 "robot",
-                f"stands {away_m * 1e3:.2f} mm and {math.degrees(turned_rad):.2f} degrees from the pose asked for",
+                f"stands {away_m * 1e3:.2f} mm and {math.degrees(turned_rad):.2f}° from the pose asked for",
                 "check payload, mounting and brakes before starting again",
             )
 
@@ -156,5 +153,7 @@ def _place(pose: Pose) -> str:
 def _outside(box: Box, point: tuple[float, float, float]) -> str:
     for axis, low, value, high in zip("xyz", box.min_m, point, box.max_m, strict=True):
         if not low <= value <= high:
-            return f"{axis} {value * 1e3:.0f} mm is not within {low * 1e3:.0f} to {high * 1e3:.0f} mm"
+            return (
+                f"{axis} {value * 1e3:.0f} mm is not within {low * 1e3:.0f} to {high * 1e3:.0f} mm"
+            )
     return "inside"

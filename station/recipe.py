@@ -175,9 +175,7 @@ def load_recipe(workspace: Path, name: str) -> LoadedRecipe:
         found = ", ".join(list_recipes(workspace)) or "none"
         raise ConfigError(f"no recipe {name!r} in {folder}; there are: {found}")
     text = read(path)
-    return LoadedRecipe(
-        name, parse(text, path, Recipe), hashlib.sha256(text.encode()).hexdigest()
-    )
+    return LoadedRecipe(name, parse(text, path, Recipe), hashlib.sha256(text.encode()).hexdigest())
 
 
 def list_recipes(workspace: Path) -> list[str]:

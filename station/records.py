@@ -116,9 +116,7 @@ class Manifest(Strict):
     files: dict[str, FileEntry]
     software: dict[str, str]
     timing: Timing | None = None
-    previous: str | None = Field(
-        default=None, description="sha256 of the manifest before this one"
-    )
+    previous: str | None = Field(default=None, description="sha256 of the manifest before this one")
 
 
 def judge(
@@ -126,8 +124,8 @@ def judge(
 ) -> tuple[Verdict, float | None, tuple[str, ...]]:
     """Return verdict, sheet score and reasons from the scores of the recorded shots.
 
-    Accept is the positive statement: every required shot is there and its score is a finite number
-    below the threshold. A shot without a score rejects; a shot that was not recorded leaves no verdict.
+    Accept is the positive statement: every required shot is there and its score is a finite
+    number below the threshold. A shot without a score rejects; one not recorded leaves no verdict.
     """
     if len(scores) < required:
         return Verdict.NONE, None, (f"{len(scores)} of {required} shots recorded",)

@@ -75,7 +75,10 @@ def _lines(manifests: list[Manifest], known: dict[str, Label]) -> list[str]:
     counts = {v: sum(m.verdict is v for m in manifests) for v in Verdict}
     lines = [", ".join(f"{count} {verdict}" for verdict, count in counts.items())]
     outcomes = [(known[m.sheet], outcome(m, known[m.sheet])) for m in manifests if m.sheet in known]
-    for what, wanted, good in (("escapes", "ESCAPE", False), ("false rejects", "false reject", True)):
+    for what, wanted, good in (
+        ("escapes", "ESCAPE", False),
+        ("false rejects", "false reject", True),
+    ):
         judged = [name for label, name in outcomes if label.good is good and name != "not judged"]
         if judged:
             count = judged.count(wanted)

@@ -1,4 +1,4 @@
-"""What commands show: lines, tables and progress bars; results on stdout, everything else on stderr."""
+"""What commands show: results on stdout; progress and advice on stderr."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def progress(total: int, unit: str) -> Iterator[Callable[[str], None]]:
 
     console = Console(stderr=True)
     columns = (
-        BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn(), TextColumn("{task.description}")
+        BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
     )  # fmt: skip
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=total)

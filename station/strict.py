@@ -1,4 +1,4 @@
-"""Files a person writes: one strict YAML loader and the model base every file is checked against."""
+"""Files a person writes: one strict YAML loader, and the base of every file's model."""
 
 from __future__ import annotations
 
@@ -82,9 +82,7 @@ def _tree(text: str, path: Path, lines: dict[Location, int]) -> Any:
     except yaml.YAMLError as error:
         mark: Any = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else f"{path}"
-        problem = (
-            getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        )
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         raise ConfigError(f"{where}: {' '.join(str(problem).split())}") from error
     except (OverflowError, ValueError) as error:  # PyYAML lets chr() fail on "\\Uffffffff"
         raise ConfigError(f"{path}: an escape names no character") from error
@@ -126,9 +124,7 @@ def _value(node: yaml.Node, at: Location, path: Path, lines: dict[Location, int]
             lines[(*at, key)] = line
         return mapping
     if isinstance(node, yaml.SequenceNode):
-        return [
-            _value(item, (*at, index), path, lines) for index, item in enumerate(node.value)
-        ]
+        return [_value(item, (*at, index), path, lines) for index, item in enumerate(node.value)]
     plain = getattr(node, "style", None) is None
     return _scalar(str(node.value), plain, where)
 
@@ -143,9 +139,7 @@ def _scalar(text: str, plain: bool, where: str) -> str | int | float | bool | No
     if _INT.fullmatch(text):
         if len(text) > LONGEST_INTEGER:
             raise ConfigError(f"{where}: {text[:LONGEST_INTEGER]}... is too large a number")
-        return (
-            int(text) if text[-1:].isdigit() and text[:2] not in {"0x", "0o"} else int(text, 0)
-        )
+        return int(text) if text[-1:].isdigit() and text[:2] not in {"0x", "0o"} else int(text, 0)
     if _FLOAT.fullmatch(text):
         number = float(text)
         if not math.isfinite(number):
@@ -181,7 +175,9 @@ def _message(
     elif first["type"] == "missing":
         problem = "missing"
     elif not isinstance(first.get("input"), dict | list):
-        problem += f", not {repr(first.get('input'))[:80]}" if first["type"] != "value_error" else ""
+        problem += (
+            f", not {repr(first.get('input'))[:80]}" if first["type"] != "value_error" else ""
+        )
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return f"{path}:{lines.get(known, 1)}: {_dotted(at)}: {problem}{more}"
 
@@ -190,9 +186,7 @@ def _keys(model: type[BaseModel], at: Location) -> list[str]:
     """Return the keys allowed at a location, as far as plain nesting tells."""
     current: Any = model
     for part in at:
-        field = (
-            getattr(current, "model_fields", {}).get(part) if isinstance(part, str) else None
-        )
+        field = getattr(current, "model_fields", {}).get(part) if isinstance(part, str) else None
         annotation = current if field is None else field.annotation
         current = next(
             (a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")),

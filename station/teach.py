@@ -25,7 +25,12 @@ def entry(status: RobotStatus, name: str) -> dict[str, object]:
 
 def entry_text(setup: dict[str, object]) -> str:
     """Return a setup as it stands in a recipe."""
-    return f"  - name: {setup['name']}\n    pose: {setup['pose']}\n    joints_rad: {setup['joints_rad']}\n"
+    lines = (
+        f"name: {setup['name']}",
+        f"pose: {setup['pose']}",
+        f"joints_rad: {setup['joints_rad']}",
+    )
+    return "  - " + "\n    ".join(lines) + "\n"
 
 
 def append(workspace: Path, recipe: str, status: RobotStatus, name: str | None) -> str:

@@ -1,6 +1,6 @@
 """A child process with a deadline on every request: the robot's and the model's.
 
-Libraries that may hang, hold the interpreter or crash live in such a child, so that the loop never does.
+Libraries that may hang, hold the interpreter or crash live in such a child, so the loop never does.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from station.errors import StationError
 HEARTBEAT_S = 0.05
 _PR_SET_PDEATHSIG = 1
 
-_parent_heartbeat: Any = (
-    None  # set in a child: the parent's time.monotonic(), shared by the kernel
-)
+_parent_heartbeat: Any = None  # set in a child: the parent's time.monotonic(), shared by the kernel
 
 
 class WorkerError(StationError):
@@ -73,7 +71,7 @@ class Worker:
         return self._process.pid
 
     def request(self, method: str, *args: Any, deadline_s: float) -> Any:
-        """Call a method in the child; past the deadline the child is killed and WorkerError raised."""
+        """Call a method in the child; past the deadline it is killed and WorkerError raised."""
         with self._lock:
             if self._closed.is_set():
                 raise WorkerError(f"{self._name}: the process has already ended")
@@ -100,9 +98,7 @@ class Worker:
         try:
             if not self._connection.poll(deadline_s):
                 self._kill()
-                raise WorkerError(
-                    f"{self._name}: no answer to {method} within {deadline_s:g} s"
-                )
+                raise WorkerError(f"{self._name}: no answer to {method} within {deadline_s:g} s")
             kind, value = self._connection.recv()
         except (EOFError, ConnectionResetError) as error:
             raise self._died() from error

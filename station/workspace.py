@@ -1,4 +1,4 @@
-"""A workspace: a folder with recipes/ models/ calibration/ data/, and which recipe is active there."""
+"""A workspace: a folder with recipes/ models/ calibration/ data/, one recipe active in it."""
 
 from __future__ import annotations
 

@@ -88,9 +88,7 @@ def connect(device: Driver, where: str) -> AbstractContextManager[Any]:
 
     The module holds `Settings` (checked here) and `connect(settings)`, a context manager.
     """
-    names = sorted(
-        m.name for m in pkgutil.iter_modules(__path__) if not m.name.endswith("_child")
-    )
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.endswith("_child"))
     if device.driver not in names:
         raise ConfigError(f"{where}: no driver {device.driver!r}; there are {', '.join(names)}")
     module = importlib.import_module(f"station.devices.{device.driver}")

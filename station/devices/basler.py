@@ -189,9 +189,7 @@ class BaslerCamera:
                         "close other programs that hold it, pylon Viewer among them",
                     )
             elif time.monotonic() + RETRY_S > absent_until:
-                there = (
-                    f"there are {', '.join(serials)}" if serials else "no Basler camera answers"
-                )
+                there = f"there are {', '.join(serials)}" if serials else "no Basler camera answers"
                 raise DeviceNotFound(
                     self._name, f"not found; {there}", "check serial number, power and cable"
                 )
@@ -360,9 +358,7 @@ class BaslerCamera:
         exposure.Value = exposure_us
         gain.Value = gain.Min if _counts_raw(gain) else gain_db
         self._read_back()
-        self._check_held(
-            "exposure", exposure_us, self._exposure_us, self._exposure_step_us(), "us"
-        )
+        self._check_held("exposure", exposure_us, self._exposure_us, self._exposure_step_us(), "us")
         gain_step = gain.Inc if not _counts_raw(gain) and gain.HasInc() else GAIN_TOLERANCE_DB
         self._check_held("gain", gain_db, self._gain_db, gain_step, "dB")
 

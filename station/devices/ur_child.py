@@ -1,4 +1,4 @@
-"""The process ur_rtde lives in: asynchronous moves only, polled for freshness, safety and run state."""
+"""The process ur_rtde lives in: asynchronous moves only, polled for freshness and safety."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ STEADY_SAMPLES = 3
 STOP_M_S2 = 2.0
 
 _VARIABLES = [
-    "timestamp", "actual_q", "actual_qd", "actual_TCP_pose", "robot_mode", "safety_mode", "safety_status_bits",
-    "runtime_state", "target_speed_fraction", "actual_digital_input_bits", "actual_digital_output_bits", "payload",
+    "timestamp", "actual_q", "actual_qd", "actual_TCP_pose", "robot_mode", "safety_mode",
+    "runtime_state", "target_speed_fraction", "actual_digital_input_bits",
+    "actual_digital_output_bits", "payload",
 ]  # fmt: skip
 _ROBOT_MODES = {
-    -1: "no controller", 0: "disconnected", 1: "confirm safety", 2: "booting", 3: "power off", 4: "power on",
-    5: "idle", 6: "backdrive", 7: "running", 8: "updating firmware",
+    -1: "no controller", 0: "disconnected", 1: "confirm safety", 2: "booting", 3: "power off",
+    4: "power on", 5: "idle", 6: "backdrive", 7: "running", 8: "updating firmware",
 }  # fmt: skip
 _SAFETY_MODES = {
     1: "normal", 2: "reduced", 3: "protective stop", 4: "recovery", 5: "safeguard stop",
@@ -106,9 +107,7 @@ class Server:
         before = control.getAsyncOperationProgressEx().operationId()
         if not control.moveL(list(pose), speed_m_s, acceleration_m_s2, True):
             self._check_moving_allowed()
-            raise DeviceError(
-                self._device, "did not take the move", "look at the pendant's log"
-            )
+            raise DeviceError(self._device, "did not take the move", "look at the pendant's log")
         steady = 0
         stamp = self._stamp
         while True:
@@ -116,9 +115,7 @@ class Server:
             status = self._check_moving_allowed()
             self._kick()
             operation = control.getAsyncOperationProgressEx()
-            arrived = (
-                operation.operationId() != before and not operation.isAsyncOperationRunning()
-            )
+            arrived = operation.operationId() != before and not operation.isAsyncOperationRunning()
             if self._stamp != stamp:  # count samples of the controller, not our own polls
                 stamp = self._stamp
                 steady = steady + 1 if arrived and status.steady else 0
@@ -128,7 +125,7 @@ class Server:
                 self.stop()
                 raise DeviceTimeout(
                     self._device,
-                    f"move not finished within {deadline_s:.1f} s (speed slider {status.speed_slider:.0%})",
+                    f"move not finished in {deadline_s:.1f} s (speed slider {status.speed_slider:.0%})",
                     "check the speed slider and the way of the arm",
                 )
             time.sleep(POLL_S)
@@ -169,9 +166,7 @@ class Server:
         end = time.monotonic() + deadline_s
         while True:
             outputs = self.status().outputs
-            wrong = [
-                line for line, value in values.items() if bool(outputs >> line & 1) != value
-            ]
+            wrong = [line for line, value in values.items() if bool(outputs >> line & 1) != value]
             if not wrong:
                 return
             if time.monotonic() > end:
@@ -224,9 +219,7 @@ class Server:
         if status.safety_mode not in _MAY_MOVE:
             raise RobotStopped(self._device, f"{status.safety_mode} {at}", _CLEAR)
         if status.robot_mode != "running":
-            raise RobotStopped(
-                self._device, f"robot mode became {status.robot_mode} {at}", _CLEAR
-            )
+            raise RobotStopped(self._device, f"robot mode became {status.robot_mode} {at}", _CLEAR)
         if not status.program_running:
             raise RobotStopped(self._device, f"the control program was stopped {at}", _CLEAR)
         return status
@@ -268,7 +261,5 @@ def _advice(problem: str) -> str:
     if "remote" in problem.lower():
         return "switch the pendant to Remote Control"
     if "in use" in problem:
-        return (
-            "another program or a fieldbus holds the registers: end it or disable the fieldbus"
-        )
+        return "another program or a fieldbus holds the registers: end it or disable the fieldbus"
     return "is the arm switched on and in remote control?"

@@ -3,6 +3,10 @@
 Features -> 3x3 average pooling -> the finest level's grid -> standardised per channel -> linear
 adaptor -> discriminator. `Head` is that in training, on single patches; `FoldedHead` is the same
 function on whole feature maps, with everything up to the leaky ReLU as one affine map per level.
+
+The adaptor is not learned but computed: it whitens the standardised features by half. A learned one
+in front of the noise stretches the features until the noise is small beside them: the loss is zero
+and nothing was learned.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ class HeadOptions:
     """The constants of the method; those that differ from the authors' fit standardised features."""
 
     hidden: int = 256
-    noise: tuple[float, ...] = (0.3,)
+    whitening: float = 0.5  # 0 standardises only, 1 makes all directions alike
+    noise: tuple[float, ...] = (0.15, 0.3, 0.6, 1.2)  # each patch gets one of these deviations
     margin: float = 0.5
     steps: int = 600
     batch: int = 4096
@@ -31,26 +36,33 @@ class HeadOptions:
 
 
 class Head(nn.Module):
-    """Adaptor and discriminator on standardised patches; positive means good."""
+    """Adaptor and discriminator on patches; positive means good."""
 
-    def __init__(self, mean: Tensor, deviation: Tensor, hidden: int) -> None:
+    def __init__(self, mean: Tensor, deviation: Tensor, adaptor: Tensor, hidden: int) -> None:
         super().__init__()
-        channels = len(mean)
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
+        self.register_buffer("adaptor", adaptor)
         self.mean: Tensor
         self.deviation: Tensor
-        self.adaptor = nn.Linear(channels, channels)
-        self.hidden = nn.Linear(channels, hidden)
+        self.adaptor: Tensor
+        self.hidden = nn.Linear(len(mean), hidden)
         self.norm = nn.BatchNorm1d(hidden)
         self.out = nn.Linear(hidden, 1, bias=False)
-        for layer in (self.adaptor, self.hidden, self.out):
+        for layer in (self.hidden, self.out):
             nn.init.xavier_normal_(layer.weight)
+
+    @classmethod
+    def on(cls, bank: Tensor, options: HeadOptions) -> Head:
+        """Build an untrained head for patches such as these, (P, D)."""
+        mean = bank.mean(0, dtype=torch.float32)
+        # A channel that never changes in training must not turn a rounding error into a defect.
+        deviation = bank.float().std(0).clamp_min(1e-3)
+        return cls(mean, deviation, _adaptor(bank, mean, deviation, options), options.hidden)
 
     def adapt(self, patches: Tensor) -> Tensor:
         """Standardise and adapt: the space in which the noise is added."""
-        adapted: Tensor = self.adaptor((patches - self.mean) / self.deviation)
-        return adapted  # (P, D)
+        return ((patches - self.mean) / self.deviation) @ self.adaptor.T  # (P, D)
 
     def discriminate(self, adapted: Tensor) -> Tensor:
         """Tell good from noisy, one number per patch."""
@@ -113,10 +125,7 @@ def train_head(
     """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    mean = bank.mean(0, dtype=torch.float32)
-    # A channel that never changes in training must not turn a rounding error into a defect.
-    deviation = bank.float().std(0).clamp_min(1e-3)
-    head = Head(mean, deviation, options.hidden)
+    head = Head.on(bank, options)
     optimiser = torch.optim.Adam(
         head.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
@@ -138,14 +147,25 @@ def train_head(
     return head.eval().requires_grad_(False)
 
 
+def _adaptor(bank: Tensor, mean: Tensor, deviation: Tensor, options: HeadOptions) -> Tensor:
+    """Return the matrix that takes each principal component to its deviation ** (1 - whitening)."""
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in bank.split(1 << 15):
+        standard = ((part.float() - mean) / deviation).double()
+        covariance += standard.T @ standard
+    variances, components = torch.linalg.eigh(covariance / len(bank))
+    # What hardly varies is mostly rounding; it must not grow without bound.
+    variances = variances.clamp_min(1e-4 * float(variances.max()))
+    adaptor = variances.pow(-0.5 * options.whitening)[:, None] * components.T
+    return adaptor.float()
+
+
 def _fold(head: Head) -> tuple[Tensor, Tensor]:
     """Compose standardisation, adaptor, Linear and batch norm (in use) in float64."""
     norm = head.norm
     assert norm.running_var is not None and norm.running_mean is not None  # noqa: S101
     gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    adaptor, hidden = head.adaptor, head.hidden
-    weight = gain[:, None] * (hidden.weight.double() @ adaptor.weight.double())
-    bias = gain * (hidden.weight.double() @ adaptor.bias.double() + hidden.bias.double())
-    bias = bias - gain * norm.running_mean.double() + norm.bias.double()
+    weight = gain[:, None] * (head.hidden.weight.double() @ head.adaptor.double())
+    bias = gain * (head.hidden.bias.double() - norm.running_mean.double()) + norm.bias.double()
     weight = weight / head.deviation.double()
     return weight.detach(), (bias - weight @ head.mean.double()).detach()

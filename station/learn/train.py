@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from station.errors import DatasetError, ModelError
 from station.learn import synthetic
-from station.learn.backbones import load_backbone
+from station.learn.backbones import BACKBONES, load_backbone
 from station.learn.export import STRIDE, Detector, InputForm, Network, freeze, to_bytes
 from station.learn.images import Loaded, TrainingImages, check_alike, read_image
 from station.learn.simplenet import HeadOptions, patch_features, train_head
@@ -37,6 +38,7 @@ from station.model import (
     TrainingData,
     list_models,
 )
+from station.recipe import MODEL_PATTERN
 from station.records import Image
 
 HELD_OUT_SHARE = 0.2  # of the units: they set the scale and tell the share of false rejects
@@ -143,6 +145,7 @@ def train(
             batch=options.head.batch,
             epochs=round(epochs, 2),
             patches=len(bank),
+            whitening=options.head.whitening,
             noise=options.head.noise,
             margin=options.head.margin,
             hidden=options.head.hidden,
@@ -342,6 +345,10 @@ def _software() -> dict[str, str]:
 
 
 def _check(options: TrainOptions) -> None:
+    if not re.fullmatch(MODEL_PATTERN, f"{options.name}/1"):
+        raise ModelError(f"name {options.name!r}: small letters, digits, _ and - only")
+    if options.backbone not in BACKBONES:
+        raise ModelError(f"no backbone {options.backbone!r}; there are: {', '.join(BACKBONES)}")
     if options.input_size % 32 or options.input_size < 64:
         raise ModelError(f"input size {options.input_size}: a multiple of 32 from 64 on is needed")
     if not 1 <= options.tiles <= 8:

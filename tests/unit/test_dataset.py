@@ -191,7 +191,7 @@ def test_what_a_killed_process_left_is_found(dataset: Dataset) -> None:
     ("content", "expected"),
     [
         ("", "JSON"),
-        ("[]", "valid"),
+        ("[]", "object"),
         ('{"schema": 1}', "kind"),
         ("\xff", "JSON"),
     ],

@@ -1,0 +1,194 @@
+"""A small model, trained for real, in its child process."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from station.errors import DatasetError, ModelError
+from station.learn.images import from_mvtec
+from station.learn.score import bench_model, score_files
+from station.learn.simplenet import HeadOptions
+from station.learn.train import Progress, TrainOptions, card_text, train
+from station.model import ModelCard, load_card, open_model
+
+OPTIONS = TrainOptions("cloth", input_size=64, head=HeadOptions(hidden=16, steps=40, batch=256))
+
+
+def cloth(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:96, :128]
+    weave = 30 * np.sin((x + rng.uniform(0, 8)) * 0.8) * np.sin((y + rng.uniform(0, 8)) * 0.8)
+    return np.clip(120 + weave + rng.normal(0, 4, weave.shape), 0, 255).astype(np.uint8)
+
+
+def stained(seed: int) -> np.ndarray:
+    image = cloth(seed)
+    cv2.circle(image, (64, 48), 14, 240, -1)
+    return image
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("workspace")
+    good = workspace / "data" / "cloth" / "train" / "good"
+    good.mkdir(parents=True)
+    for i in range(12):
+        cv2.imwrite(str(good / f"s-1-{i // 2}_a_{i % 2}.png"), cloth(i))
+    told: list[Progress] = []
+    train(from_mvtec(workspace / "data" / "cloth"), OPTIONS, workspace, told.append)
+    assert [p.stage for p in told if p.done == p.total] == ["features", "training", "held-out"]
+    return workspace
+
+
+@pytest.fixture
+def workspace(trained: Path, tmp_path: Path) -> Path:
+    shutil.copytree(trained / "models", tmp_path / "models")
+    return tmp_path
+
+
+def edit(workspace: Path, **changes: object) -> None:
+    path = workspace / "models" / "cloth" / "1" / "card.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+
+
+def test_defects_score_above_good_parts(trained: Path) -> None:
+    with open_model(trained, "cloth/1") as model:
+        good = [model.predict(cloth(100 + i)) for i in range(3)]
+        bad = [model.predict(stained(100 + i)) for i in range(3)]
+        assert max(p.score for p in good) < min(p.score for p in bad)
+        for prediction in good + bad:
+            assert prediction.anomaly_map.dtype == np.float32
+            assert prediction.score == prediction.anomaly_map.max()
+        row, column = np.unravel_index(bad[0].anomaly_map.argmax(), bad[0].anomaly_map.shape)
+        assert abs(row / bad[0].anomaly_map.shape[0] - 0.5) < 0.3
+        assert abs(column / bad[0].anomaly_map.shape[1] - 0.5) < 0.3
+        # A larger frame after a smaller one needs more shared memory.
+        assert np.isfinite(model.predict(np.tile(cloth(1), (8, 8))).score)
+
+
+def test_training_twice_gives_the_same_scores(trained: Path) -> None:
+    images = from_mvtec(trained / "data" / "cloth")
+    again = train(images, OPTIONS, trained, lambda progress: None)
+    first = load_card(trained, "cloth/1")
+    assert again.version == 2
+    assert again.held_out_scores == pytest.approx(first.held_out_scores, abs=1e-5)
+    assert again.data == first.data
+    assert first.data.images == 12
+    assert len(first.data.held_out_units) == len(first.held_out_scores) == 1
+
+
+def test_two_images_are_enough(trained: Path, tmp_path: Path) -> None:
+    good = tmp_path / "data" / "cloth" / "train" / "good"
+    good.mkdir(parents=True)
+    for i in range(2):
+        cv2.imwrite(str(good / f"{i}.png"), cloth(i))
+    card = train(from_mvtec(tmp_path / "data" / "cloth"), OPTIONS, tmp_path, lambda p: None)
+    assert card.data.units == 2
+    with open_model(tmp_path, "cloth/1") as model:
+        assert model.predict(stained(5)).score > model.predict(cloth(5)).score
+
+
+def test_images_that_do_not_fit_are_refused(trained: Path) -> None:
+    with open_model(trained, "cloth/1") as model:
+        with pytest.raises(ModelError, match="trained on grey images, this one is color"):
+            model.predict(np.zeros((96, 128, 3), np.uint8))
+        with pytest.raises(ModelError, match="float64"):
+            model.predict(np.zeros((96, 128)))  # type: ignore[arg-type]
+        with pytest.raises(ModelError, match="4 channels"):
+            model.predict(np.zeros((96, 128, 4), np.uint8))
+        assert np.isfinite(model.predict(cloth(1)).score)
+
+
+def test_a_dead_child_is_reported_and_stays_dead(trained: Path) -> None:
+    with open_model(trained, "cloth/1") as model:
+        assert model.pid is not None
+        os.kill(model.pid, signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(ModelError, match="model cloth/1: .*ended"):
+                model.predict(cloth(1))
+
+
+def test_a_hanging_child_is_ended_at_the_deadline(trained: Path) -> None:
+    with open_model(trained, "cloth/1", deadline_s=5.0) as model:
+        assert model.pid is not None
+        os.kill(model.pid, signal.SIGSTOP)
+        with pytest.raises(ModelError, match="no answer to score within 5 s"):
+            model.predict(cloth(1))
+
+
+def test_tampered_weights_are_refused(workspace: Path) -> None:
+    path = workspace / "models" / "cloth" / "1" / "weights.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"weights\.pt: sha256 is"), open_model(workspace, "cloth/1"):
+        pass
+
+
+def test_a_golden_image_that_scores_otherwise_is_refused(workspace: Path) -> None:
+    card: ModelCard = load_card(workspace, "cloth/1")
+    golden = card.golden[0].model_copy(update={"score": card.golden[0].score + 0.01})
+    altered = card.model_copy(update={"golden": (golden, *card.golden[1:])})
+    (workspace / "models" / "cloth" / "1" / "card.yaml").write_text(card_text(altered))
+    with pytest.raises(ModelError, match="golden image scores"), open_model(workspace, "cloth/1"):
+        pass
+
+
+def test_a_missing_golden_image_is_refused(workspace: Path) -> None:
+    (workspace / "models" / "cloth" / "1" / "golden-0.png").unlink()
+    with pytest.raises(ModelError, match=r"golden-0\.png: golden image missing"):
+        with open_model(workspace, "cloth/1"):
+            pass
+
+
+def test_scores_that_are_not_numbers_are_refused(workspace: Path, nan_weights: bytes) -> None:
+    import hashlib
+
+    folder = workspace / "models" / "cloth" / "1"
+    (folder / "weights.pt").write_bytes(nan_weights)
+    card = load_card(workspace, "cloth/1")
+    altered = card.model_copy(update={"sha256": hashlib.sha256(nan_weights).hexdigest()})
+    (folder / "card.yaml").write_text(card_text(altered))
+    with pytest.raises(ModelError, match="not a finite number"), open_model(workspace, "cloth/1"):
+        pass
+
+
+@pytest.fixture
+def nan_weights() -> bytes:
+    import torch
+
+    from station.learn.backbones import random_backbone
+    from station.learn.export import Detector, InputForm, Network, freeze, to_bytes
+    from station.learn.simplenet import Head
+
+    backbone = random_backbone()
+    channels = sum(backbone.channels)
+    head = Head(
+        torch.zeros(channels), torch.ones(channels), torch.eye(channels), 8
+    ).eval().requires_grad_(False)
+    head.out.weight[0, 0] = torch.nan
+    form = InputForm.of_frames(96, 128, 64, 1)
+    return to_bytes(freeze(Detector(Network(backbone, head), form, 1.0)))
+
+
+def test_files_are_scored_in_order(trained: Path, tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(2)]
+    for i, file in enumerate(files):
+        cv2.imwrite(str(file), cloth(50 + i))
+    scored = list(score_files(trained, "cloth/1", files))
+    assert [file for file, _ in scored] == files
+    (tmp_path / "bad.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"bad\.png: empty file"):
+        list(score_files(trained, "cloth/1", [tmp_path / "bad.png"]))
+
+
+def test_bench_measures_both_sizes(trained: Path) -> None:
+    figures = bench_model(trained, "cloth/1", 3)
+    assert sorted(figures) == ["p50_ms_256", "p50_ms_frame", "p95_ms_256", "p95_ms_frame"]
+    assert all(value > 0 for value in figures.values())

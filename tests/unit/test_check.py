@@ -1,0 +1,129 @@
+"""`station check`: what is said of a recipe without moving anything."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from arm_double import HOME, ArmDouble
+
+from station.check import Finding, check_reach, check_recipe
+from station.config import LoadedCell, load_cell
+from station.recipe import load_recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPE = "glassfiber"
+
+
+class Desk:
+    """A workspace whose recipe and cell file a test may edit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(ROOT / "recipes", folder / "recipes")
+        shutil.copytree(ROOT / "calibration", folder / "calibration")
+        # No camera driver here: vendor libraries stay out of the tests' own process.
+        self.edit("calibration/sim.yaml", "driver: basler", "driver: ur")
+        self.edit("calibration/sim.yaml", 'serial: "0815-0000"', "host: none")
+        self.edit("recipes/glassfiber.yaml", "smallest_defect_mm: 3", "smallest_defect_mm: 3")
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.folder / file
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    def cell(self) -> LoadedCell:
+        return load_cell(self.folder / "calibration" / "sim.yaml")
+
+    def findings(self) -> list[Finding]:
+        return list(check_recipe(self.folder, load_recipe(self.folder, RECIPE), self.cell()))
+
+    def errors(self) -> list[str]:
+        return [finding.what for finding in self.findings() if finding.level == "error"]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    desk = Desk(tmp_path)
+    path = tmp_path / "recipes" / "glassfiber.yaml"
+    kept = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if not line.startswith(("model:", "threshold:"))
+    ]
+    path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    return desk
+
+
+def test_the_shipped_recipe_can_be_travelled(desk: Desk) -> None:
+    assert desk.errors() == []
+    assert any("12 shots: every line is inside" in f.what for f in desk.findings())
+
+
+def test_a_recipe_without_a_model_is_told_what_comes_next(desk: Desk) -> None:
+    assert any("no model yet" in f.what for f in desk.findings() if f.level == "warning")
+
+
+def test_a_model_that_is_not_there_is_an_error(desk: Desk) -> None:
+    desk.edit("recipes/glassfiber.yaml", "gain_db: 0", "gain_db: 0\nmodel: none/1")
+    assert any("no model 'none/1'" in error for error in desk.errors())
+
+
+def test_millimetres_per_model_pixel_are_told_and_a_small_defect_warned_of(desk: Desk) -> None:
+    told = [f for f in desk.findings() if "mm per model pixel" in f.what]
+    assert len(told) == 1
+    pixel_mm = 8.45 / 16 * 255 / 256
+    assert told[0].what.startswith(f"{pixel_mm:.2f} mm per model pixel")
+    desk.edit("recipes/glassfiber.yaml", "smallest_defect_mm: 3", "smallest_defect_mm: 1")
+    (finding,) = [f for f in desk.findings() if "mm per model pixel" in f.what]
+    assert finding.level == "warning"
+    assert "the smallest defect of 1 mm is below 3 of them" in finding.what
+
+
+def test_a_setup_outside_the_workspace_is_an_error_with_its_name(desk: Desk) -> None:
+    desk.edit("recipes/glassfiber.yaml", "[0.055, -0.405, 0.26", "[0.055, -0.405, 0.12")
+    (error,) = desk.errors()
+    assert "right-back shot 1" in error
+    assert "leave the workspace" in error
+
+
+def test_a_keep_out_box_on_the_way_is_an_error(desk: Desk) -> None:
+    box = "keep_out: [{name: lamp, min_m: [-0.02, -0.5, 0.2], max_m: [0.02, -0.3, 0.5]}]"
+    desk.edit("calibration/sim.yaml", "keep_out: []", box)
+    (error,) = desk.errors()
+    assert "lamp" in error
+
+
+def test_the_way_back_above_the_first_setup_is_walked_too(desk: Desk) -> None:
+    """After the last shot the arm returns in a straight line: right-front to left-front."""
+    box = "keep_out: [{name: lamp, min_m: [-0.02, -0.6, 0.1], max_m: [0.02, -0.48, 0.5]}]"
+    desk.edit("calibration/sim.yaml", "keep_out: []", box)
+    assert any("lamp" in error for error in desk.errors())
+
+
+def test_a_driver_that_does_not_exist_is_an_error_of_the_cell_file(desk: Desk) -> None:
+    desk.edit("calibration/sim.yaml", "driver: ur", "driver: kuka")
+    with pytest.raises(Exception, match=r"sim\.yaml: robot: no driver 'kuka'"):
+        desk.findings()
+
+
+def test_the_robot_is_asked_about_every_pose(desk: Desk) -> None:
+    loaded = load_recipe(desk.folder, RECIPE)
+    (finding,) = check_reach(ArmDouble(), loaded)
+    assert finding == Finding(
+        "ok", "the robot reaches all 12 poses inside its safety limits"
+    )
+
+
+def test_a_pose_the_robot_refuses_is_named(desk: Desk) -> None:
+    desk.edit("recipes/glassfiber.yaml", "[0.055, -0.405, 0.26", "[0.055, -1.405, 0.26")
+    findings = list(check_reach(ArmDouble(HOME), load_recipe(desk.folder, RECIPE)))
+    assert {f.level for f in findings} == {"error"}
+    assert "the robot cannot reach the approach of right-back shot 1" in findings[0].what
+
+
+def test_a_first_setup_out_of_reach_is_an_error(desk: Desk) -> None:
+    desk.edit("recipes/glassfiber.yaml", "[-0.055, -0.495, 0.26", "[-0.055, -1.495, 0.26")
+    assert desk.errors() == ["setup left-front: out of the arm's reach"]

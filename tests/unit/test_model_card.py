@@ -1,0 +1,151 @@
+"""Cards are read strictly, and models on disk are refused when anything about them is off."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from station.errors import ModelError
+from station.learn.metrics import held_out_rejects
+from station.learn.train import TrainOptions, card_text, train, write_model
+from station.learn.images import TrainingImages
+from station.model import (
+    Golden,
+    ModelCard,
+    ModelInput,
+    Scale,
+    Training,
+    TrainingData,
+    list_models,
+    load_card,
+)
+from station.torchscript import load_graph
+
+IMAGE = np.zeros((8, 8), np.uint8)
+
+
+def card(name: str = "cloth") -> ModelCard:
+    return ModelCard(
+        name=name,
+        version=1,
+        detector="simplenet",
+        backbone="efficientnet_lite0",
+        sha256="00",
+        input=ModelInput(
+            width=64, height=64, tiles=1, channels="grey", frame_width=8, frame_height=8
+        ),
+        scale=Scale(raw_zero=0.0, raw_one=1.0, synthetic_seed=0, synthetic_kinds=("blob",)),
+        data=TrainingData(
+            folder="data/cloth", digest="123", images=4, units=4, held_out_units=("0089", "0010")
+        ),
+        training=Training(
+            seed=0,
+            steps=1,
+            batch=1,
+            epochs=1.0,
+            patches=1,
+            whitening=0.5,
+            noise=(1e-5,),
+            margin=0.5,
+            hidden=1,
+            learning_rate=1e-3,
+            smoothing=1.0,
+            threads=2,
+        ),
+        golden=(Golden(file="golden-0.png", score=0.1),),
+        held_out_scores=(0.1, 0.3, float("1e-7"), -0.2),
+        software={"torch": "2.14.1"},
+        created=datetime(2030, 1, 2, tzinfo=UTC),
+    )
+
+
+def test_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    written = write_model(tmp_path, card(), b"weights", [IMAGE])
+    assert load_card(tmp_path, "cloth/1") == written
+
+
+def test_a_model_is_never_overwritten(tmp_path: Path) -> None:
+    for version in (1, 2, 3):
+        assert write_model(tmp_path, card(), bytes([version]), [IMAGE]).version == version
+    assert (tmp_path / "models" / "cloth" / "1" / "weights.pt").read_bytes() == b"\x01"
+    assert list_models(tmp_path) == ["cloth/1", "cloth/2", "cloth/3"]
+    assert sorted(p.name for p in (tmp_path / "models" / "cloth").iterdir()) == ["1", "2", "3"]
+
+
+def test_a_missing_model_lists_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there are: none"):
+        load_card(tmp_path, "cloth/1")
+    write_model(tmp_path, card(), b"", [IMAGE])
+    for name in ("cloth/2", "cloth", "../models/cloth/1"):
+        with pytest.raises(ModelError, match="there are: cloth/1"):
+            load_card(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("detector: simplenet", "detektor: simplenet", r"detektor: unknown key; did you mean"),
+        ("precision: fp32", "precision: int4", "precision"),
+        ("raw_one: 1.0", "raw_one: .nan", "not a finite number"),
+        ("raw_one: 1.0", "raw_one: one", "scale.raw_one"),
+        ("name: cloth", "name: wool", "say wool/1, not cloth/1"),
+        ("golden-0.png", "../golden.png", "golden"),
+    ],
+)
+def test_an_altered_card_is_refused(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    write_model(tmp_path, card(), b"", [IMAGE])
+    path = tmp_path / "models" / "cloth" / "1" / "card.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ModelError, match=rf"card\.yaml.*{problem}"):
+        load_card(tmp_path, "cloth/1")
+
+
+def test_card_has_no_threshold() -> None:
+    assert "threshold" not in card_text(card())
+
+
+def test_held_out_rejects_are_counted_with_their_interval() -> None:
+    assert held_out_rejects(card(), 0.2)[:2] == (1, 4)
+    assert held_out_rejects(card(), 0.3)[:2] == (1, 4)
+    count, total, low, high = held_out_rejects(card(), 0.31)
+    assert (count, total, low) == (0, 4, 0.0)
+    assert high == pytest.approx(0.6024, abs=1e-4)
+
+
+def test_weights_that_do_not_match_the_card_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"tampered")
+    with pytest.raises(ModelError, match=r"weights\.pt: sha256 is .*its card says 0000"):
+        load_graph(path, "0" * 64)
+    with pytest.raises(ModelError, match="no such file"):
+        load_graph(tmp_path / "gone.pt", "0" * 64)
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(ModelError, match="no TorchScript file"):
+        load_graph(path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (TrainOptions("cloth", input_size=100), "multiple of 32"),
+        (TrainOptions("cloth", tiles=0), "tiles"),
+        (TrainOptions("Cloth/1"), "name"),
+        (TrainOptions("cloth", backbone="resnet"), "no backbone"),
+    ],
+)
+def test_impossible_options_are_refused_at_once(
+    tmp_path: Path, options: TrainOptions, problem: str
+) -> None:
+    images = TrainingImages(tmp_path, {"a": (tmp_path / "a.png",), "b": (tmp_path / "b.png",)})
+    with pytest.raises(ModelError, match=problem):
+        train(images, options, tmp_path, lambda progress: None)
+    assert not (tmp_path / "models").exists()
