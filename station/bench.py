@@ -140,9 +140,9 @@ def _held_ms(journal: Path, started: float, ended: float) -> float:
 def _far_ends(workspace: Path, size: tuple[int, int], recipe: str, journal: Path) -> Iterator[Path]:
     """Start the simulator and take over the environment it asks for."""
     command = [
-        sys.executable, "-m", "station.cli", "sim", "--workspace", str(workspace),
+        sys.executable, "-m", "station", "sim", "--workspace", str(workspace),
         "--address", ADDRESS,
-        "--speed", "1", "--size", f"{size[0]}x{size[1]}", "--recipe", recipe,
+        "--speed", "1", "--seed", "77", "--size", f"{size[0]}x{size[1]}", "--recipe", recipe,
         "--journal", str(journal),
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,12 +107,13 @@ def camera_driver(config: CellConfig, workspace: Path) -> Driver:
 def check_installation(config: CellConfig, info: RobotInfo) -> None:
     """Compare what is installed on the robot with the cell file; refuse a difference."""
     away_m, turned_rad = config.tcp.distance_m(info.tcp), config.tcp.angle_rad(info.tcp)
-    if away_m > TCP_TOLERANCE_M or turned_rad > TCP_TOLERANCE_RAD:
+    same = away_m <= TCP_TOLERANCE_M and turned_rad <= TCP_TOLERANCE_RAD
+    if not (same and all(map(math.isfinite, info.tcp))):
         there = ", ".join(f"{value:.5f}" for value in info.tcp)
         raise ConfigError(
             f"tcp: the robot has [{there}] installed; correct the pendant or the cell file"
         )
-    if abs(config.payload_kg - info.payload_kg) > PAYLOAD_TOLERANCE_KG:
+    if not abs(config.payload_kg - info.payload_kg) <= PAYLOAD_TOLERANCE_KG:
         raise ConfigError(
             f"payload_kg: the robot has {info.payload_kg:g} kg set, not {config.payload_kg:g}"
         )

@@ -16,7 +16,7 @@ from station.geometry import Pose
 from station.kinematics import Joints, forward, inverse
 from station.model import ModelCard, load_card
 from station.motion import LineChecker
-from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Shot
+from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot, travel
 
 DEFAULT_MODEL_WIDTH_PX = 256
 # Elbow up, camera down: where the search for joint angles begins.
@@ -36,7 +36,7 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
     devices.check(config.robot, f"{cell.path}: robot")
     devices.check(camera_driver(config, workspace), f"{cell.path}: camera")
     shots = recipe.shots(lambda joints: forward(joints) @ config.tcp)
-    yield from _check_lines(shots, config.tcp, cell, recipe.travel_speed_m_s, recipe.shot_speed_m_s)
+    yield from _check_lines(shots, recipe, cell)
     card = None
     if recipe.model is None:
         yield Finding("warning", "no model yet: capture good sheets, then `station train`")
@@ -70,32 +70,38 @@ def check_reach(robot: Robot, loaded: LoadedRecipe) -> Iterator[Finding]:
         yield Finding("ok", f"the robot reaches all {len(shots)} poses inside its safety limits")
 
 
-def _check_lines(
-    shots: list[Shot], tcp: Pose, cell: LoadedCell, travel_m_s: float, shot_m_s: float
-) -> Iterator[Finding]:
-    lines = LineChecker(cell.config.motion, tcp)
-    first = shots[0].approach
-    joints = inverse(first @ tcp.inverse(), _TYPICAL)
+def _check_lines(shots: list[Shot], recipe: Recipe, cell: LoadedCell) -> Iterator[Finding]:
+    config = cell.config
+    lines = LineChecker(config.motion, config.tcp)
+    place = shots[0].approach
+    joints = inverse(place @ config.tcp.inverse(), recipe.setups[0].joints_rad or _TYPICAL)
     if joints is None:
         yield Finding("error", f"setup {shots[0].setup}: out of the arm's reach")
         return
-    place = first
-    try:
-        for previous, shot in pairwise([shots[0], *shots]):
-            way = [(shot.pose, shot_m_s)]
-            if previous.setup != shot.setup or place is first:
-                way = [(previous.approach, travel_m_s), (shot.approach, travel_m_s), *way]
-            for target, speed_m_s in way:
-                joints = lines.check(
-                    place, joints, target, min(speed_m_s, cell.config.motion.speed_limit_m_s)
-                )
-                place = target
-    except MoveRefused as error:
-        yield Finding("error", f"on the way to {shot.setup} shot {shot.number}: {error.problem}")
-        return
+    for name, target, speed_m_s in _legs(shots, recipe.travel_speed_m_s, recipe.shot_speed_m_s):
+        try:
+            joints = lines.check(
+                place, joints, target, min(speed_m_s, config.motion.speed_limit_m_s)
+            )
+        except MoveRefused as error:
+            yield Finding("error", f"on the way {name}: {error.problem}")
+            return
+        place = target
     yield Finding(
         "ok", f"{len(shots)} shots: every line is inside the workspace and the arm's reach"
     )
+
+
+def _legs(
+    shots: list[Shot], travel_m_s: float, shot_m_s: float
+) -> Iterator[tuple[str, Pose, float]]:
+    """Yield every line of a cycle as the loop travels it, with its name and speed."""
+    for previous, shot in pairwise([shots[0], *shots]):
+        name = f"to {shot.setup} shot {shot.number}"
+        if previous.setup != shot.setup:
+            yield from ((name, pose, travel_m_s) for pose in travel(previous, shot))
+        yield name, shot.pose, shot_m_s
+    yield from (("back", pose, travel_m_s) for pose in travel(shots[-1], shots[0]))
 
 
 def _check_input(model_input: str, card: ModelCard) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from station.errors import ConfigError
 from station.recipe import Name, PoseField, Vector
 from station.strict import Strict, parse, read
 
+Point = tuple[float, float, float]
 Line = Annotated[int, Field(ge=0, le=7)]
 
 
@@ -27,9 +28,17 @@ class Box(Strict):
             raise ValueError("every number of min_m must be below its number in max_m")
         return self
 
-    def contains(self, point: tuple[float, float, float]) -> bool:
-        """Tell whether a point lies in the box or on its face."""
-        return all(a <= p <= b for a, p, b in zip(self.min_m, point, self.max_m, strict=True))
+    def meets(self, start: Point, end: Point) -> bool:
+        """Tell whether the straight way between two points touches the box."""
+        enter, leave = 0.0, 1.0
+        for low, a, b, high in zip(self.min_m, start, end, self.max_m, strict=True):
+            if a == b:
+                if not low <= a <= high:
+                    return False
+                continue
+            near, far = sorted(((low - a) / (b - a), (high - a) / (b - a)))
+            enter, leave = max(enter, near), min(leave, far)
+        return enter <= leave
 
 
 class KeepOut(Box):

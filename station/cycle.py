@@ -18,7 +18,7 @@ from station.config import LoadedCell
 from station.dataset import Dataset, describe, now
 from station.devices import RobotStatus
 from station.errors import DatasetError, IncompleteFrame, ModelError, StationError
-from station.recipe import LoadedRecipe, Shot
+from station.recipe import LoadedRecipe, Shot, travel
 from station.records import Frame, Manifest, Timing, Verdict, judge
 
 DRY_RUN_SPEED_M_S = 0.05
@@ -107,7 +107,9 @@ def capture(
     """Photograph sheets for the dataset; yields each shot for progress and each sheet's manifest."""
     collector = Collector(None)
     for folder in dataset.leftovers("capture"):
-        log.warning("capture.left_unfinished", folder=str(folder), advice="look, then move or delete it")
+        log.warning(
+            "capture.left_unfinished", folder=str(folder), advice="look, then move or delete it"
+        )
     try:
         shots = begin_run(cell, job)
         for number in _sheet_numbers(sheets):
@@ -273,11 +275,9 @@ def leave_sheet(cell: Cell, job: Job, shots: list[Shot]) -> None:
 
 
 def _travel(cell: Cell, job: Job, previous: Shot, shot: Shot) -> None:
-    """Retreat from the last setup and travel at approach height to above the next."""
     recipe = job.recipe.recipe
-    speed_m_s = _speed(recipe.travel_speed_m_s, job)
-    cell.motion.go(previous.approach, speed_m_s, recipe.acceleration_m_s2)
-    cell.motion.go(shot.approach, speed_m_s, recipe.acceleration_m_s2)
+    for pose in travel(previous, shot):
+        cell.motion.go(pose, _speed(recipe.travel_speed_m_s, job), recipe.acceleration_m_s2)
 
 
 def _speed(speed_m_s: float, job: Job) -> float:
@@ -341,9 +341,9 @@ def _adopt_leftovers(dataset: Dataset, job: Job, judging: Judging) -> None:
     for folder in dataset.leftovers("inspection"):
         files = {path.name: describe(path) for path in sorted(folder.glob("[!.]*"))}
         reason = "the process ended before this sheet was finished"
-        manifest = _manifest("inspection", folder.name, job, Spent(), NOTHING, (reason,)).model_copy(
-            update={"verdict": Verdict.NONE, "files": files, **_judged_by(judging)}
-        )
+        manifest = _manifest(
+            "inspection", folder.name, job, Spent(), NOTHING, (reason,)
+        ).model_copy(update={"verdict": Verdict.NONE, "files": files, **_judged_by(judging)})
         target = dataset.record_inspection(folder, manifest)
         log.warning("sheet.adopted", sheet=folder.name, files=len(files), record=str(target))
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 
-from station.config import Box, MotionLimits
+from station.config import MotionLimits
 from station.devices import Robot, RobotStatus
 from station.errors import DeviceError, MoveRefused
 from station.geometry import Pose
@@ -14,7 +13,10 @@ from station.kinematics import JOINT_LIMIT_RAD, Joints, inverse
 
 SAMPLE_M = 0.005
 SAMPLE_RAD = math.radians(2)
+TURN_RAD_S = 1.0  # how fast the tool is taken to turn where the line itself is short
 BRANCH_JUMP_RAD = math.radians(20)  # between neighbouring samples: the arm would swing round
+Points = dict[str, tuple[float, float, float]]
+
 DEADLINE_FACTOR = 3.0
 DEADLINE_EXTRA_S = 5.0
 SLOWEST_SLIDER = 0.05
@@ -56,8 +58,9 @@ class MotionGuard:
                 "motion", f"the robot is in {status.safety_mode}", "clear it at the pendant"
             )
         self._lines.check(status.pose, status.joints, pose, speed_m_s)
-        distance_m = max(status.pose.distance_m(pose), 0.05 * status.pose.angle_rad(pose))
-        expected_s = distance_m / speed_m_s + 2 * speed_m_s / acceleration_m_s2
+        travel_s = status.pose.distance_m(pose) / speed_m_s
+        turn_s = status.pose.angle_rad(pose) / TURN_RAD_S
+        expected_s = max(travel_s, turn_s) + 2 * speed_m_s / acceleration_m_s2
         slider = max(status.speed_slider, SLOWEST_SLIDER)
         deadline_s = DEADLINE_EXTRA_S + DEADLINE_FACTOR * expected_s / slider
         try:
@@ -78,10 +81,12 @@ class MotionGuard:
 
     def _check_reached(self, asked: Pose, status: RobotStatus) -> None:
         away_m, turned_rad = asked.distance_m(status.pose), asked.angle_rad(status.pose)
-        if away_m > self._limits.pose_tolerance_m or turned_rad > self._limits.pose_tolerance_rad:
+        known = all(map(math.isfinite, status.pose))
+        near = known and away_m <= self._limits.pose_tolerance_m
+        if not (near and turned_rad <= self._limits.pose_tolerance_rad):
             raise DeviceError(
                 "robot",
-                f"stands {away_m * 1e3:.2f} mm and {math.degrees(turned_rad):.2f}° from the pose asked for",
+                f"stands {away_m * 1e3:.2f} mm and {math.degrees(turned_rad):.2f}° from its target",
                 "check payload, mounting and brakes before starting again",
             )
 
@@ -95,14 +100,22 @@ class LineChecker:
 
     def check(self, start: Pose, joints: Joints, end: Pose, speed_m_s: float) -> Joints:
         """Return the joints at the end of a line, or raise MoveRefused with the reason."""
-        if not all(math.isfinite(value) for value in end):
+        if not all(map(math.isfinite, end)):
             raise MoveRefused("motion", "the target is not finite")
+        if not all(map(math.isfinite, (*start, *joints))):
+            raise MoveRefused("motion", "the robot does not tell where it stands")
+        self._check_inside(end, slack_m=0.0)
         length_m, turn_rad = start.distance_m(end), start.angle_rad(end)
         steps = max(1, math.ceil(length_m / SAMPLE_M), math.ceil(turn_rad / SAMPLE_RAD))
-        step_s = length_m / steps / speed_m_s
+        step_s = max(length_m / speed_m_s, turn_rad / TURN_RAD_S) / steps
+        before = self._tool_points(start)
         for index in range(steps + 1):
             pose = start.interpolate(end, index / steps)
-            self._check_place(pose)
+            # Where the arm was measured to stand may be off by the tolerance; its target may not.
+            self._check_inside(pose, slack_m=self._limits.pose_tolerance_m)
+            points = self._tool_points(pose)
+            self._check_keep_out(before, points, pose)
+            before = points
             found = inverse(pose @ self._flange_from_tool, joints)
             if found is None:
                 raise MoveRefused("motion", f"{_place(pose)} is out of the arm's reach")
@@ -111,18 +124,24 @@ class LineChecker:
             joints = found
         return joints
 
-    def _check_place(self, pose: Pose) -> None:
-        for name, point in self._tool_points(pose):
-            if not self._limits.workspace.contains(point):
-                side = _outside(self._limits.workspace, point)
-                raise MoveRefused(
-                    "motion", f"{name} would leave the workspace at {_place(pose)}: {side}"
-                )
-            for box in self._limits.keep_out:
-                if box.contains(point):
+    def _check_inside(self, pose: Pose, slack_m: float) -> None:
+        box = self._limits.workspace
+        for name, point in self._tool_points(pose).items():
+            for axis, low, value, high in zip("xyz", box.min_m, point, box.max_m, strict=True):
+                if not low - slack_m <= value <= high + slack_m:
+                    span = f"{low * 1e3:.0f} to {high * 1e3:.0f} mm"
                     raise MoveRefused(
                         "motion",
-                        f"{name} would enter keep-out box {box.name!r} at {_place(pose)}",
+                        f"{name} would leave the workspace at {_place(pose)}: "
+                        f"{axis} {value * 1e3:.0f} mm is not within {span}",
+                    )
+
+    def _check_keep_out(self, before: Points, after: Points, pose: Pose) -> None:
+        for box in self._limits.keep_out:
+            for name, point in after.items():
+                if box.meets(before[name], point):
+                    raise MoveRefused(
+                        "motion", f"{name} would enter keep-out box {box.name!r} at {_place(pose)}"
                     )
 
     def _check_joints(self, before: Joints, after: Joints, step_s: float, pose: Pose) -> None:
@@ -131,29 +150,21 @@ class LineChecker:
             raise MoveRefused("motion", f"{_place(pose)} needs a joint beyond its limit")
         if step_rad > BRANCH_JUMP_RAD:
             raise MoveRefused("motion", f"a joint would have to swing round at {_place(pose)}")
-        if step_s and step_rad / step_s > self._limits.joint_speed_limit_rad_s:
+        if step_s > 0 and step_rad / step_s > self._limits.joint_speed_limit_rad_s:
             raise MoveRefused(
                 "motion",
                 f"a joint would turn at {step_rad / step_s:.1f} rad/s at {_place(pose)}",
                 "slow down",
             )
 
-    def _tool_points(self, pose: Pose) -> Iterator[tuple[str, tuple[float, float, float]]]:
-        yield "the tool", (pose.x, pose.y, pose.z)
+    def _tool_points(self, pose: Pose) -> Points:
         matrix = pose.matrix()
+        points = {"the tool": (pose.x, pose.y, pose.z)}
         for number, corner in enumerate(self._limits.tool_corners_m, start=1):
             x, y, z, _ = matrix @ (*corner, 1.0)
-            yield f"tool corner {number}", (float(x), float(y), float(z))
+            points[f"tool corner {number}"] = (float(x), float(y), float(z))
+        return points
 
 
 def _place(pose: Pose) -> str:
     return f"x {pose.x * 1e3:.0f} y {pose.y * 1e3:.0f} z {pose.z * 1e3:.0f} mm"
-
-
-def _outside(box: Box, point: tuple[float, float, float]) -> str:
-    for axis, low, value, high in zip("xyz", box.min_m, point, box.max_m, strict=True):
-        if not low <= value <= high:
-            return (
-                f"{axis} {value * 1e3:.0f} mm is not within {low * 1e3:.0f} to {high * 1e3:.0f} mm"
-            )
-    return "inside"

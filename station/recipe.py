@@ -101,6 +101,11 @@ class Shot(NamedTuple):
     gain_db: float
 
 
+def travel(previous: Shot, shot: Shot) -> tuple[Pose, Pose]:
+    """Return the way between two setups: retreat, then travel at approach height."""
+    return previous.approach, shot.approach
+
+
 class Recipe(Strict):
     """One product, checked whole before anything moves."""
 
@@ -180,7 +185,7 @@ def load_recipe(workspace: Path, name: str) -> LoadedRecipe:
 
 def list_recipes(workspace: Path) -> list[str]:
     """Return the names of the recipes in a workspace."""
-    return sorted(path.stem for path in (workspace / "recipes").glob("*.yaml"))
+    return sorted(path.stem for path in (workspace / "recipes").glob("[!.]*.yaml"))
 
 
 def _positive(values: Sequence[float]) -> tuple[float, ...]:

@@ -33,7 +33,7 @@ class CaptureSession(NamedTuple):
         cls, dataset: Dataset, label: str, split: str, sheets: int, *, restart: bool
     ) -> CaptureSession:
         """Take up the session of the same label, split and number of sheets, or begin one."""
-        path = dataset.root / "captures" / ".session.json"
+        path = dataset.root / "captures" / ".session"
         fresh = cls(path, label, split, sheets, 0)
         if restart or not path.exists():
             return fresh

@@ -101,7 +101,8 @@ def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
     verdict = str(manifest.verdict).upper()
     seconds = manifest.timing.total_ms / 1e3 if manifest.timing else 0.0
     print(
-        f"{manifest.sheet}  {verdict:6}  score {score}  threshold {manifest.threshold:g}  {seconds:.1f} s",
+        f"{manifest.sheet}  {verdict:6}  score {score}"
+        f"  threshold {manifest.threshold:g}  {seconds:.1f} s",
         flush=True,
     )
 

@@ -106,7 +106,7 @@ def _refuse_aliases(text: str, path: Path) -> None:
 
 def _value(node: yaml.Node, at: Location, path: Path, lines: dict[Location, int]) -> Any:
     lines[at] = node.start_mark.line + 1
-    where = f"{path}:{lines[at]}: {_dotted(at)}"
+    where = f"{path}:{lines[at]}: {dotted(at)}"
     if len(at) > DEPTH_LIMIT:
         raise ConfigError(f"{where}: nested too deeply")
     if node.tag not in {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}:
@@ -119,7 +119,7 @@ def _value(node: yaml.Node, at: Location, path: Path, lines: dict[Location, int]
                 raise ConfigError(f"{path}:{line}: a key must be plain text")
             key = str(key_node.value)
             if key in mapping:
-                raise ConfigError(f"{path}:{line}: {_dotted((*at, key))}: given twice")
+                raise ConfigError(f"{path}:{line}: {dotted((*at, key))}: given twice")
             mapping[key] = _value(value_node, (*at, key), path, lines)
             lines[(*at, key)] = line
         return mapping
@@ -150,7 +150,26 @@ def _scalar(text: str, plain: bool, where: str) -> str | int | float | bool | No
     return text
 
 
-def _dotted(at: Location) -> str:
+def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]:
+    """Return where pydantic's most telling complaint stands, and the complaint."""
+    # A misspelt key is both unknown and missing: the unknown one is what its writer sees.
+    details = sorted(error.errors(include_url=False), key=lambda d: d["type"] == "missing")
+    first = details[0]
+    at: Location = tuple(first["loc"])
+    problem = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(at[-1]), _keys(model, at[:-1]), n=1)
+        problem = "unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    elif first["type"] == "missing":
+        problem = "missing"
+    elif first["type"] != "value_error" and not isinstance(first.get("input"), dict | list):
+        problem += f", not {repr(first.get('input'))[:80]}"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return at, problem + more
+
+
+def dotted(at: Location) -> str:
+    """Write a location as a person would: setups[2].pose."""
     text = ""
     for part in at:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -160,26 +179,11 @@ def _dotted(at: Location) -> str:
 def _message(
     error: ValidationError, path: Path, lines: dict[Location, int], model: type[BaseModel]
 ) -> str:
-    """Turn the first of pydantic's complaints into `file:line: key: problem`."""
-    # A misspelt key is both unknown and missing: the unknown one is what its writer sees.
-    details = sorted(error.errors(include_url=False), key=lambda d: d["type"] == "missing")
-    first = details[0]
-    at: Location = tuple(first["loc"])
+    at, problem = first_problem(error, model)
     known = at
     while known not in lines and known:
         known = known[:-1]
-    problem = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(at[-1]), _keys(model, at[:-1]), n=1)
-        problem = "unknown key" + (f"; did you mean {near[0]}?" if near else "")
-    elif first["type"] == "missing":
-        problem = "missing"
-    elif not isinstance(first.get("input"), dict | list):
-        problem += (
-            f", not {repr(first.get('input'))[:80]}" if first["type"] != "value_error" else ""
-        )
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return f"{path}:{lines.get(known, 1)}: {_dotted(at)}: {problem}{more}"
+    return f"{path}:{lines.get(known, 1)}: {dotted(at)}: {problem}"
 
 
 def _keys(model: type[BaseModel], at: Location) -> list[str]:

@@ -157,7 +157,7 @@ def _serve(connection: Connection, heartbeat: Any, target: str, args: tuple[Any,
     while True:
         try:
             # Requests that follow each other closely must not keep `idle` from its turn.
-            if idle is not None and time.monotonic() - idled >= idle_s:
+            if idle is not None and time.monotonic() - idled >= (idle_s or 0.0):
                 idle()
                 idled = time.monotonic()
             if not connection.poll(idle_s):

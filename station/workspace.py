@@ -19,7 +19,7 @@ def init(target: Path) -> list[Path]:
 
     Nothing that is already there is touched.
     """
-    if target.exists() and not target.is_dir():
+    if any(path.is_file() for path in (target, *target.parents)):
         raise ConfigError(f"{target}: is a file")
     made = []
     for folder in _FOLDERS:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol, cast
 
 from pydantic import ValidationError
@@ -15,6 +15,7 @@ from station.errors import ConfigError
 from station.geometry import Pose
 from station.kinematics import Joints
 from station.records import Frame
+from station.strict import dotted, first_problem
 
 
 class RobotStatus(NamedTuple):
@@ -88,24 +89,22 @@ def connect(device: Driver, where: str) -> AbstractContextManager[Any]:
 
     The module holds `Settings` (checked here) and `connect(settings)`, a context manager.
     """
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.endswith("_child"))
-    if device.driver not in names:
-        raise ConfigError(f"{where}: no driver {device.driver!r}; there are {', '.join(names)}")
-    module = importlib.import_module(f"station.devices.{device.driver}")
-    return cast(AbstractContextManager[Any], module.connect(check(device, where)))
+    settings = check(device, where)
+    return cast(AbstractContextManager[Any], _module(device, where).connect(settings))
 
 
 def check(device: Driver, where: str) -> Any:
     """Return the driver's checked settings without opening anything."""
-    names: Sequence[str] = sorted(
-        m.name for m in pkgutil.iter_modules(__path__) if not m.name.endswith("_child")
-    )
+    model = _module(device, where).Settings
+    try:
+        return model(**device.settings)
+    except ValidationError as error:
+        at, problem = first_problem(error, model)
+        raise ConfigError(f"{where}.settings.{dotted(at)}: {problem}") from error
+
+
+def _module(device: Driver, where: str) -> ModuleType:
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.endswith("_child"))
     if device.driver not in names:
         raise ConfigError(f"{where}: no driver {device.driver!r}; there are {', '.join(names)}")
-    module = importlib.import_module(f"station.devices.{device.driver}")
-    try:
-        return module.Settings(**device.settings)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}.settings.{key}: {first['msg']}") from error
+    return importlib.import_module(f"station.devices.{device.driver}")

@@ -148,7 +148,10 @@ def train_head(
 
 
 def _adaptor(bank: Tensor, mean: Tensor, deviation: Tensor, options: HeadOptions) -> Tensor:
-    """Return the matrix that takes each principal component to its deviation ** (1 - whitening)."""
+    """Return the matrix that takes each principal component to its deviation ** (1 - whitening).
+
+    It turns back to the channels' own axes: Adam learns better there than along the components.
+    """
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
     for part in bank.split(1 << 15):
         standard = ((part.float() - mean) / deviation).double()
@@ -156,8 +159,8 @@ def _adaptor(bank: Tensor, mean: Tensor, deviation: Tensor, options: HeadOptions
     variances, components = torch.linalg.eigh(covariance / len(bank))
     # What hardly varies is mostly rounding; it must not grow without bound.
     variances = variances.clamp_min(1e-4 * float(variances.max()))
-    adaptor = variances.pow(-0.5 * options.whitening)[:, None] * components.T
-    return adaptor.float()
+    gains = variances.pow(-0.5 * options.whitening)
+    return ((components * gains) @ components.T).float()
 
 
 def _fold(head: Head) -> tuple[Tensor, Tensor]:

@@ -146,9 +146,7 @@ def test_settings_file_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_wrong_serial_lists_those_there_at_once() -> None:
     started = time.monotonic()
     with (
-        pytest.raises(
-            DeviceNotFound, match="40012345: not found; there are 0815-0000, 0815-0001"
-        ),
+        pytest.raises(DeviceNotFound, match="40012345: not found; there are 0815-0000, 0815-0001"),
         opened(serial="40012345", connect_timeout_s=30),
     ):
         pass
@@ -181,9 +179,7 @@ def test_exposure_and_gain_are_set_and_recorded() -> None:
 def test_values_out_of_range_are_refused_and_change_nothing() -> None:
     with opened() as camera:
         camera.configure(5000, 1)
-        with pytest.raises(
-            DeviceError, match=r"exposure of 1e\+08 us is outside 1 to 1e\+07 us"
-        ):
+        with pytest.raises(DeviceError, match=r"exposure of 1e\+08 us is outside 1 to 1e\+07 us"):
             camera.configure(1e8, 1)
         with pytest.raises(DeviceError, match="gain of 99 dB is outside 0 to 48 dB"):
             camera.configure(6000, 99)

@@ -100,8 +100,8 @@ def test_a_settings_file_of_the_camera_lies_in_the_workspace() -> None:
 
 def test_a_box_holds_its_faces() -> None:
     box = cell().motion.workspace
-    assert box.contains(box.min_m)
-    assert box.contains(box.max_m)
+    assert box.meets(box.min_m, box.min_m)
+    assert box.meets(box.max_m, box.max_m)
     assert not box.contains((box.max_m[0] + 1e-9, -0.4, 0.3))
     assert not box.contains((float("nan"), -0.4, 0.3))
 

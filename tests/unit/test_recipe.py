@@ -126,6 +126,7 @@ def test_a_recipe_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None
         load_recipe(tmp_path, "x")
     (tmp_path / "recipes" / "b.yaml").write_text(TEXT)
     (tmp_path / "recipes" / "a.yaml").write_text(TEXT)
+    (tmp_path / "recipes" / ".#a.yaml").symlink_to("an-editors-lock")
     assert list_recipes(tmp_path) == ["a", "b"]
     with pytest.raises(ConfigError, match=r"no recipe 'x' .* there are: a, b"):
         load_recipe(tmp_path, "x")

@@ -61,9 +61,9 @@ def test_restart_begins_anew(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"label": 1}', b"\xff"])
 def test_a_damaged_session_is_named_with_the_way_out(dataset: Dataset, content: bytes) -> None:
-    path = dataset.root / "captures" / ".session.json"
+    path = dataset.root / "captures" / ".session"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"\.session\.json: damaged; .*--restart"):
+    with pytest.raises(DatasetError, match=r"\.session: damaged; .*--restart"):
         resume(dataset)
     assert resume(dataset, restart=True).done == 0
 

@@ -15,7 +15,7 @@ from station.workspace import active_recipe, init, software, templates, use
 def test_a_new_workspace_can_be_opened_and_used(tmp_path: Path) -> None:
     made = init(tmp_path / "ws")
     workspace = open_workspace(tmp_path / "ws")
-    assert list_recipes(workspace) == ["glassfiber"]
+    assert "glassfiber" in list_recipes(workspace)
     assert workspace / "calibration" / "cell.yaml" in made
     assert (workspace / "data").is_dir()
     use(workspace, "glassfiber")

@@ -1,0 +1,458 @@
+"""The UR driver as it runs in production, against the simulated controller."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Simulator
+from test_worker import gone
+
+from station.devices.ur import Settings, UrRobot, connect
+from station.errors import (
+    ConfigError,
+    DeviceError,
+    DeviceNotFound,
+    DeviceTimeout,
+    RobotStopped,
+)
+from station.geometry import Pose
+from station.kinematics import Joints
+
+START = Pose(0.0, -0.45, 0.40, math.pi, 0.0, 0.0)
+ASIDE = START._replace(x=0.05)
+FAR = START._replace(z=0.65)
+SLOW_M_S = 0.1
+
+
+@pytest.fixture(scope="module")
+def sim(simulator: Callable[..., Simulator]) -> Simulator:
+    return simulator("--size", "320", "268")
+
+
+def clear(sim: Simulator) -> None:
+    for command in ("accept", "unfreeze", "offset 0 0 0", "slider 1", "remote", "reset"):
+        sim.send(command)
+    sim.wait_for(lambda: not sim.send("state")["busy"])
+
+
+@pytest.fixture(scope="module")
+def calm(simulator: Callable[..., Simulator]) -> Simulator:
+    """A controller that nothing bad happens to."""
+    return simulator("--size", "320", "268")
+
+
+@pytest.fixture(scope="module")
+def shared(calm: Simulator) -> Iterator[UrRobot]:
+    """The one connection to it, for all tests that leave it as it was."""
+    with connect(Settings(host=calm.address)) as robot:
+        yield robot
+
+
+@pytest.fixture
+def robot(sim: Simulator) -> Iterator[UrRobot]:
+    """A connection of its own, for a test that may ruin it."""
+    clear(sim)
+    with connect(Settings(host=sim.address)) as robot:
+        yield robot
+
+
+def refused(settings: Settings) -> DeviceError:
+    """Return the error that connecting ends with."""
+    with pytest.raises(DeviceError) as caught, connect(settings):
+        pass
+    return caught.value
+
+
+class Underway:
+    """A slow move in a thread; leave the block once the move has ended, however it did."""
+
+    def __init__(self, robot: UrRobot, sim: Simulator, pose: Pose = FAR) -> None:
+        self._robot = robot
+        self._sim = sim
+        self._pose = pose
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._move)
+
+    def _move(self) -> None:
+        try:
+            self._robot.move(self._pose, SLOW_M_S, 1.0, 20.0)
+        except DeviceError as error:
+            self.error = error
+
+    def __enter__(self) -> Underway:
+        self._thread.start()
+        self._sim.wait_for(lambda: self._sim.send("state")["moving"])
+        time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "the move did not end"
+
+
+def seconds_to_rest(sim: Simulator) -> float:
+    """Return how long the arm went on moving."""
+    started = time.monotonic()
+    sim.wait_for(lambda: not sim.send("state")["moving"])
+    return time.monotonic() - started
+
+
+def moves(sim: Simulator) -> int:
+    return sum(event["name"].startswith("move") for event in sim.events("command"))
+
+
+# --- a healthy robot: one connection ---------------------------------------------------------------
+
+
+def test_the_robot_tells_what_is_installed_on_it(shared: UrRobot) -> None:
+    info = shared.info()
+    assert "3.15" in info.version
+    assert info.tcp.distance_m(Pose(0, 0, 0.1, 0, 0, 0)) < 1e-6
+    assert info.payload_kg == pytest.approx(1.2)
+
+
+def test_the_state_is_fresh_and_whole(shared: UrRobot, calm: Simulator) -> None:
+    status = shared.status()
+    truth = calm.send("state")
+    assert status.age_s < 0.1
+    assert (status.robot_mode, status.safety_mode) == ("running", "normal")
+    assert status.program_running
+    assert status.steady
+    assert status.pose.distance_m(Pose.of(truth["pose"])) < 0.0003
+    assert status.joints.largest_step_rad(Joints.of(truth["joints"])) < 1e-3
+
+
+def test_a_move_returns_the_measured_place(shared: UrRobot, calm: Simulator) -> None:
+    for pose in (START, ASIDE):
+        status = shared.move(pose, 0.5, 1.2, 10.0)
+        truth = Pose.of(calm.send("state")["pose"])
+        assert status.steady
+        assert truth.distance_m(pose) < 1e-6
+        assert 0 < status.pose.distance_m(truth) < 0.0003, "measured, not the one asked for"
+        assert not calm.send("state")["moving"]
+
+
+def test_a_move_to_where_the_arm_stands_returns_at_once(shared: UrRobot) -> None:
+    shared.move(ASIDE, 0.5, 1.2, 10.0)
+    started = time.monotonic()
+    shared.move(ASIDE, 0.5, 1.2, 10.0)
+    assert time.monotonic() - started < 1.0
+
+
+def test_the_picture_is_there_before_the_move_ends(shared: UrRobot, calm: Simulator) -> None:
+    """The far end writes the picture first, so that no driver needs to know of it."""
+    before = len(calm.events("picture"))
+    shared.move(START, 0.5, 1.2, 10.0)
+    ended = time.monotonic()
+    (picture,) = calm.events("picture")[before:]
+    assert picture["t"] < ended
+    assert Pose.of(picture["pose"]).distance_m(START) < 1e-6
+
+
+def test_outputs_read_back_as_set(shared: UrRobot, calm: Simulator) -> None:
+    for values in ({0: True, 1: False, 2: True}, {0: False, 2: False}, {7: True}, {7: False}):
+        shared.set_outputs(values, 1.0)
+        truth = calm.send("state")["outputs"]
+        assert all(bool(truth >> line & 1) == value for line, value in values.items())
+        assert shared.status().outputs == truth
+
+
+def test_inputs_are_read(shared: UrRobot, calm: Simulator) -> None:
+    for value in (1, 0):
+        calm.send(f"input 5 {value}")
+        calm.wait_for(lambda wanted=value: shared.status().inputs >> 5 & 1 == wanted, 0.5)
+
+
+def test_the_slider_is_read(shared: UrRobot, calm: Simulator) -> None:
+    calm.send("slider 0.5")
+    calm.wait_for(lambda: abs(shared.status().speed_slider - 0.5) < 1e-3, 0.5)
+    calm.send("slider 1")
+
+
+def test_the_controller_is_asked_what_it_can_reach(shared: UrRobot) -> None:
+    assert shared.reachable(START)
+    assert not shared.reachable(START._replace(y=-1.5))
+    assert shared.reachable(ASIDE), "an unreachable pose must not have killed the script"
+
+
+def test_the_controller_is_asked_where_joints_lead(shared: UrRobot) -> None:
+    status = shared.move(START, 0.5, 1.2, 10.0)
+    assert shared.forward(status.joints).distance_m(START) < 1e-5
+
+
+def test_stopping_an_arm_at_rest_does_nothing(shared: UrRobot) -> None:
+    shared.stop()
+    shared.move(ASIDE, 0.5, 1.2, 10.0)
+
+
+def test_a_second_station_is_refused(shared: UrRobot, calm: Simulator) -> None:
+    error = refused(Settings(host=calm.address))
+    assert "in use" in str(error)
+    shared.move(START, 0.5, 1.2, 10.0)
+
+
+def test_reading_alone_needs_no_script_and_disturbs_no_one(
+    shared: UrRobot, calm: Simulator
+) -> None:
+    programs, commands = len(calm.events("program")), len(calm.events("command"))
+    with connect(Settings(host=calm.address, control=False)) as reader:
+        assert reader.status().pose.distance_m(shared.status().pose) < 0.0003
+        for forbidden in (
+            lambda: reader.move(ASIDE, 0.1, 1.0, 1.0),
+            lambda: reader.set_outputs({0: True}, 1.0),
+            lambda: reader.reachable(START),
+        ):
+            with pytest.raises(DeviceError, match="opened for reading only"):
+                forbidden()
+    assert len(calm.events("program")) == programs
+    assert len(calm.events("command")) == commands
+    assert shared.status().program_running
+
+
+def test_a_reader_that_loses_the_stream_stops_nobody_elses_program(
+    shared: UrRobot, calm: Simulator
+) -> None:
+    with connect(Settings(host=calm.address, control=False)) as reader:
+        calm.send("freeze")
+        time.sleep(0.7)
+        with pytest.raises(DeviceTimeout):
+            reader.status()
+    program = calm.send("state")["program"]
+    clear(calm)
+    assert program == "PLAYING"
+
+
+# --- what goes wrong -------------------------------------------------------------------------------
+
+
+def test_an_absent_robot_is_named_with_what_to_look_at() -> None:
+    started = time.monotonic()
+    error = refused(Settings(host="127.77.0.1"))
+    assert isinstance(error, DeviceNotFound)
+    assert str(error).startswith("robot 127.77.0.1: nothing answers on port 30004")
+    assert "cable" in error.advice
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("host", ["no-such-robot.invalid", "192.168..1", "a b", "x" * 70])
+def test_an_address_that_is_none_is_named(host: str) -> None:
+    with pytest.raises((DeviceNotFound, ConfigError)) as caught, connect(Settings(host=host)):
+        pass
+    assert host in str(caught.value)
+
+
+def test_a_port_that_answers_nonsense_does_not_hang_the_station() -> None:
+    import socket
+
+    with socket.create_server(("127.77.0.2", 30004)):
+        started = time.monotonic()
+        error = refused(Settings(host="127.77.0.2", connect_timeout_s=1.5))
+        assert isinstance(error, DeviceTimeout)
+        assert time.monotonic() - started < 4
+
+
+def test_a_stopped_robot_is_refused_at_once(sim: Simulator) -> None:
+    clear(sim)
+    sim.send("protective_stop")
+    error = refused(Settings(host=sim.address))
+    assert isinstance(error, RobotStopped)
+    assert "protective stop" in str(error)
+    assert error.advice
+
+
+def test_a_robot_without_power_is_refused_with_what_to_do(sim: Simulator) -> None:
+    clear(sim)
+    sim.send("emergency_stop")
+    error = refused(Settings(host=sim.address))
+    assert "emergency stop" in str(error)
+    clear(sim)
+
+
+def test_a_moving_arm_can_be_stopped_only_by_ending_the_move(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    """One request at a time: the deadline is what ends a move that takes too long."""
+    sim.send("slider 0.02")
+    started = time.monotonic()
+    with pytest.raises(DeviceTimeout, match=r"move not finished .*speed slider 2%"):
+        robot.move(FAR, 0.1, 1.0, 0.5)
+    assert time.monotonic() - started < 1.5
+    assert seconds_to_rest(sim) < 0.5
+
+
+def test_a_protective_stop_in_a_move_ends_it_and_nothing_moves_after(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    with Underway(robot, sim) as move:
+        sim.send("protective_stop")
+        tripped = time.monotonic()
+    assert isinstance(move.error, RobotStopped)
+    assert time.monotonic() - tripped < 0.5
+    assert str(move.error).startswith(f"robot {sim.address}: protective stop at x ")
+    assert move.error.advice == "clear the cause at the pendant, then start again"
+    count, place = moves(sim), sim.send("state")["pose"]
+    with pytest.raises(RobotStopped):
+        robot.move(START, 0.5, 1.2, 5.0)
+    assert moves(sim) == count
+    assert sim.send("state")["pose"] == pytest.approx(place, abs=1e-9)
+    sim.send("reset")
+    time.sleep(0.3)
+    with pytest.raises(DeviceError):
+        robot.move(START, 0.5, 1.2, 5.0)
+    assert moves(sim) == count, "cleared by a person, yet nothing moves before a new start"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("emergency_stop", "emergency stop"),
+        ("safeguard_stop", "safeguard stop"),
+        ("stop_program", "control program was stopped"),
+    ],
+)
+def test_every_other_stop_ends_a_move_too(
+    robot: UrRobot, sim: Simulator, fault: str, said: str
+) -> None:
+    with Underway(robot, sim) as move:
+        sim.send(fault)
+    assert isinstance(move.error, RobotStopped)
+    assert said in str(move.error)
+    assert seconds_to_rest(sim) < 0.6
+
+
+def test_a_frozen_stream_ends_a_move_and_the_arm_is_stopped(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    with Underway(robot, sim) as move:
+        sim.send("freeze")
+        frozen = time.monotonic()
+        rest_s = seconds_to_rest(sim)
+    assert isinstance(move.error, DeviceTimeout)
+    assert "no fresh data" in str(move.error)
+    assert rest_s < 1.2
+    assert time.monotonic() - frozen < 3
+    sim.send("unfreeze")
+    with pytest.raises(DeviceError):
+        robot.move(START, 0.5, 1.2, 5.0)
+    assert not sim.send("state")["moving"]
+
+
+def test_a_cut_connection_ends_a_move_and_the_arm_is_stopped(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    with Underway(robot, sim) as move:
+        sim.send("cut")
+        rest_s = seconds_to_rest(sim)
+    assert isinstance(move.error, DeviceError)
+    assert rest_s < 1.2
+
+
+def test_a_killed_child_leaves_no_moving_arm(robot: UrRobot, sim: Simulator) -> None:
+    pid = robot._worker.pid
+    assert pid is not None
+    with Underway(robot, sim) as move:
+        os.kill(pid, signal.SIGKILL)
+        rest_s = seconds_to_rest(sim)
+    assert rest_s < 0.5
+    assert isinstance(move.error, DeviceTimeout)
+    assert "the arm was told to stop" in str(move.error)
+    with pytest.raises(DeviceError):
+        robot.status()
+
+
+def test_the_controllers_watchdog_stops_the_arm_of_a_child_that_hangs(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    pid = robot._worker.pid
+    assert pid is not None
+    with Underway(robot, sim):
+        os.kill(pid, signal.SIGSTOP)
+        rest_s = seconds_to_rest(sim)
+        os.kill(pid, signal.SIGKILL)
+    assert rest_s < 0.6
+    reasons = [event.get("reason") for event in sim.events("program")]
+    assert "watchdog" in reasons[-3:]
+
+
+def test_an_arm_that_ends_elsewhere_is_reported_where_it_is(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    sim.send("offset 0.005 0 0")
+    status = robot.move(START, 0.5, 1.2, 10.0)
+    assert status.pose.distance_m(START) == pytest.approx(0.005, abs=0.0003)
+
+
+def test_a_frozen_stream_never_passes_for_a_place(sim: Simulator) -> None:
+    """Connecting to a stream that stands still must not read zeros as a pose."""
+    clear(sim)
+    sim.send("freeze")
+    with (
+        contextlib.suppress(DeviceError),
+        connect(Settings(host=sim.address, control=False, connect_timeout_s=1.5)) as reader,
+    ):
+        assert reader.status().pose.distance_m(Pose.of(sim.send("state")["pose"])) < 0.001
+    sim.send("unfreeze")
+
+
+PARENT = """
+import sys
+from station.devices.ur import Settings, connect
+from station.geometry import Pose
+if __name__ == "__main__":
+    with connect(Settings(host=sys.argv[1])) as robot:
+        print(robot._worker.pid, flush=True)
+        robot.move(Pose(0.0, -0.45, 0.65, 3.141592653589793, 0.0, 0.0), 0.1, 1.0, 30.0)
+"""
+
+
+def parent_moves(sim: Simulator, tmp_path: Path) -> tuple[subprocess.Popen[str], int]:
+    """Start a station that moves the arm slowly; return it and its robot child's id."""
+    clear(sim)
+    with connect(Settings(host=sim.address)) as robot:
+        robot.move(START, 0.5, 1.2, 10.0)
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen(
+        [sys.executable, str(script), sim.address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    sim.wait_for(lambda: sim.send("state")["moving"])
+    time.sleep(0.1)
+    return parent, pid
+
+
+@pytest.mark.parametrize(
+    ("number", "limit_s"),
+    [(signal.SIGKILL, 1.0), (signal.SIGSTOP, 1.3), (signal.SIGTERM, 1.0), (signal.SIGINT, 1.0)],
+)
+def test_an_arm_never_goes_on_without_its_station(
+    sim: Simulator, tmp_path: Path, number: signal.Signals, limit_s: float
+) -> None:
+    parent, pid = parent_moves(sim, tmp_path)
+    parent.send_signal(number)
+    try:
+        assert seconds_to_rest(sim) < limit_s
+        assert Pose.of(sim.send("state")["pose"]).z < 0.6, "stopped on the way"
+        assert gone(pid, 2.0)
+    finally:
+        parent.kill()
+        parent.wait()
+        assert parent.stdout is not None
+        parent.stdout.close()
