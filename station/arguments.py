@@ -79,7 +79,7 @@ def _workspace(commands: Commands, common: argparse.ArgumentParser) -> None:
         commands, common, "check", "validate recipes, cell file and models without moving anything",
         "station check --recipe glassfiber",
     )  # fmt: skip
-    _recipe(check)
+    check.add_argument("--recipe", metavar="R", help="default: every recipe")
     check.add_argument(
         "--cell",
         nargs="?",
@@ -164,7 +164,7 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     train.add_argument("--dataset", type=Path, metavar="DIR", help="an MVTec tree with train/good")
     train.add_argument("--model", metavar="NAME", help="default: the recipe's or folder's name")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--images", type=_count, metavar="N", help="learn from N images only")
+    train.add_argument("--images", type=_count, metavar="N", help="learn from N sheets only (in a tree without sheets: N images)")
     train.add_argument(
         "--input-size", type=_count, default=256, metavar="PX", help="long side the model sees"
     )
@@ -250,7 +250,7 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
 
     fault = _add(
-        commands, common, "fault", "disturb a running simulator: protective_stop, slider 0.1, reset, ...",
+        commands, common, "fault", "disturb a running simulator: protective_stop, slider 0.1",
         "station fault protective_stop",
     )  # fmt: skip
     fault.add_argument("--address", default="127.0.0.50")

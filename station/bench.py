@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from station import cycle
-from station.cell import Cell, open_cell
+from station.cell import open_cell
 from station.collect import Collector
 from station.config import load_cell
 from station.dataset import Dataset
 from station.errors import ConfigError
 from station.model import open_model
-from station.recipe import LoadedRecipe, Shot
+from station.recipe import LoadedRecipe
 from station.records import Manifest, Verdict
 
 ADDRESS = "127.0.0.60"
@@ -72,19 +72,17 @@ def bench_cycle(
             job = cycle.Job("bench-1", recipe, cell_config, {}, Event())
             dataset = Dataset(Path(folder), recipe.name)
             with open_cell(cell_config.config, Path(folder)) as cell:
-                shots = cycle.begin_run(cell, job)
                 collector = Collector(judge)
+                run = cycle.begin_run(cell, job, dataset, collector)
                 # The first pair only warms caches.
                 for number in range(2 + sheets):
                     cell.gate.wait_for_sheet(job.stop)
                     started = time.monotonic()
                     if number % 2 == 0:
-                        done = cycle.inspect_sheet(
-                            f"bench-{number}", cell, job, judging, dataset, collector, shots
-                        )
-                        cycle.leave_sheet(cell, job, shots)
+                        done = cycle.inspect_sheet(f"bench-{number}", run, judging)
+                        cycle.leave_sheet(run)
                     else:
-                        _bare_sheet(cell, job, shots)
+                        _bare_sheet(run)
                     ended = time.monotonic()
                     if number < 2:
                         continue
@@ -112,14 +110,14 @@ def bench_cycle(
     )
 
 
-def _bare_sheet(cell: Cell, job: cycle.Job, shots: list[Shot]) -> None:
+def _bare_sheet(run: cycle.Run) -> None:
     """The same motion, triggers and lines, with scoring and saving off."""
     spent = cycle.Spent()
-    cell.gate.begin()
-    for previous, shot in pairwise([shots[0], *shots]):
-        cycle.take_shot(shot, previous, cell, job, spent)
-    cell.gate.sort(Verdict.REJECT)
-    cycle.leave_sheet(cell, job, shots)
+    cycle.begin_sheet(run)
+    for previous, shot in pairwise([run.shots[0], *run.shots]):
+        cycle.take_shot(shot, previous, run, spent)
+    run.cell.gate.sort(Verdict.REJECT)
+    cycle.leave_sheet(run)
 
 
 def _stages(manifest: Manifest) -> Iterable[tuple[str, float]]:

@@ -112,8 +112,8 @@ class SheetCollection:
     def finish(self) -> Collected:
         """Wait until every frame is on disk and scored.
 
-        A frame that could not be saved is left out, so the sheet is incomplete; one that could not be
-        scored stays, without a score, so the sheet is rejected.
+        A frame that could not be saved is left out, so the sheet is incomplete; one that could
+        not be scored stays, without a score, so the sheet is rejected.
         """
         captures: list[Capture] = []
         files: dict[str, FileEntry] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,6 +23,7 @@ from station.recipe import LoadedRecipe, Shot, travel
 from station.records import Frame, Manifest, Timing, Verdict, judge
 
 DRY_RUN_SPEED_M_S = 0.05
+NEAR_M = 1e-3  # closer than this the arm already stands above the first setup
 
 log = structlog.get_logger()
 
@@ -79,127 +81,76 @@ class Spent:
         self.last_frame = self.started
 
 
+class Run(NamedTuple):
+    """Everything one run works with: the opened cell, the job, where records go, what to shoot."""
+
+    cell: Cell
+    job: Job
+    dataset: Dataset
+    collector: Collector
+    shots: list[Shot]
+
+
 def inspect(
     cell: Cell, job: Job, judging: Judging, dataset: Dataset, sheets: int | None
 ) -> Iterator[Inspected]:
     """Inspect sheets as they arrive: shoot, score, judge, record, then signal."""
-    collector = Collector(judging.predictor)
-    try:
+    with closing(Collector(judging.predictor)) as collector:
         _adopt_leftovers(dataset, job, judging)
-        shots = begin_run(cell, job)
+        run = begin_run(cell, job, dataset, collector)
         for number in _sheet_numbers(sheets):
             if not cell.gate.wait_for_sheet(job.stop):
                 return
-            with bound_contextvars(sheet=_sheet_id(job, number)):
-                inspected = inspect_sheet(
-                    _sheet_id(job, number), cell, job, judging, dataset, collector, shots
-                )
-                leave_sheet(cell, job, shots)
+            sheet = f"{job.run}-{number:06d}"
+            with bound_contextvars(sheet=sheet):
+                inspected = inspect_sheet(sheet, run, judging)
+                leave_sheet(run)
             yield inspected
             _stop_if_it_cannot_go_on(inspected.manifest)
-    finally:
-        collector.close()
 
 
 def capture(
     cell: Cell, job: Job, labels: Labels, dataset: Dataset, sheets: int
 ) -> Iterator[Progress | Manifest]:
-    """Photograph sheets for the dataset; yields each shot for progress and each sheet's manifest."""
-    collector = Collector(None)
+    """Photograph sheets for the dataset; yields each shot, for progress, and each manifest."""
     for folder in dataset.leftovers("capture"):
         log.warning(
             "capture.left_unfinished", folder=str(folder), advice="look, then move or delete it"
         )
-    try:
-        shots = begin_run(cell, job)
+    with closing(Collector(None)) as collector:
+        run = begin_run(cell, job, dataset, collector)
         for number in _sheet_numbers(sheets):
             if not cell.gate.wait_for_sheet(job.stop):
                 return
-            sheet = _sheet_id(job, number)
+            sheet = f"{job.run}-{number:06d}"
             with bound_contextvars(sheet=sheet):
-                yield from _capture_sheet(sheet, cell, job, labels, dataset, collector, shots)
+                yield from _capture_sheet(sheet, run, labels)
                 if job.stop.is_set():
                     return
-                leave_sheet(cell, job, shots)
-    finally:
-        collector.close()
+                leave_sheet(run)
 
 
-def take_shot(
-    shot: Shot, previous: Shot, cell: Cell, job: Job, spent: Spent
-) -> tuple[RobotStatus, Frame]:
-    """Go to the shot's pose, stand still, expose; return where the tool stood and what it saw."""
-    recipe = job.recipe.recipe
-    started = time.perf_counter()
-    if previous.setup != shot.setup:
-        _travel(cell, job, previous, shot)
-    status = cell.motion.go(
-        shot.pose, _speed(recipe.shot_speed_m_s, job), recipe.acceleration_m_s2, recipe.settle_s
-    )
-    arrived = time.perf_counter()
-    spent.motion_s += arrived - started
-    try:
-        frame = cell.camera.trigger()
-    except IncompleteFrame as error:
-        # The arm stands still, so the same picture can be taken again; once, or it is a fault.
-        log.warning("shot.retried", problem=str(error))
-        frame = cell.camera.trigger()
-    spent.last_frame = time.perf_counter()
-    spent.camera_s += spent.last_frame - arrived
-    log.debug("shot.taken", setup=shot.setup, shot=shot.number, frame=frame.number)
-    return status, frame
-
-
-def inspect_sheet(
-    sheet: str,
-    cell: Cell,
-    job: Job,
-    judging: Judging,
-    dataset: Dataset,
-    collector: Collector,
-    shots: list[Shot],
-) -> Inspected:
+def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
     """Shoot and score every setup of one sheet; record the verdict before it is signalled."""
     spent = Spent()
-    folder = dataset.begin("inspection", sheet)
-    collection = collector.sheet(sheet, folder)
-    if not job.dry_run:
-        cell.gate.begin()
+    folder = run.dataset.begin("inspection", sheet)
+    collection = run.collector.sheet(sheet, folder)
     try:
+        begin_sheet(run)
         # Every sheet begins above the first setup.
-        for previous, shot in pairwise([shots[0], *shots]):
-            status, frame = take_shot(shot, previous, cell, job, spent)
-            collection.add(shot, status, frame)
+        for previous, shot in pairwise([run.shots[0], *run.shots]):
+            collection.add(shot, *take_shot(shot, previous, run, spent))
     except BaseException as error:
-        # No verdict, no line: what was captured is kept, marked, and the reason goes up.
-        manifest = _manifest(
-            "inspection", sheet, job, spent, collection.finish(), (_reason(error),)
-        )
-        manifest = manifest.model_copy(update={"verdict": Verdict.NONE, **_judged_by(judging)})
-        target = dataset.record_inspection(folder, manifest)
-        log.error(
-            "sheet.unjudged",
-            reason=_reason(error),
-            last_pose=_last_pose(manifest),
-            record=str(target),
-        )
+        _record_unjudged(folder, sheet, run, judging, spent, collection.finish(), error)
         raise
     collected = collection.finish()
-    verdict, score, reasons = judge(collected.scores, len(shots), judging.threshold)
-    manifest = _manifest(
-        "inspection", sheet, job, spent, collected, (*reasons, *collected.problems)
+    verdict, score, reasons = judge(collected.scores, len(run.shots), judging.threshold)
+    manifest = _manifest("inspection", sheet, run.job, spent, collected, reasons).model_copy(
+        update={"verdict": verdict, "score": score, **_judged_by(judging)}
     )
-    manifest = manifest.model_copy(
-        update={
-            "verdict": verdict,
-            "score": score,
-            "complete": verdict is not Verdict.NONE,
-            **_judged_by(judging),
-        }
-    )
-    target = dataset.record_inspection(folder, manifest)
-    if not job.dry_run:
-        cell.gate.sort(verdict)
+    target = run.dataset.record_inspection(folder, manifest)
+    if not run.job.dry_run:
+        run.cell.gate.sort(verdict)
     frame_to_line_ms = _ms(time.perf_counter() - spent.last_frame)
     log.info(
         "sheet.inspected",
@@ -212,72 +163,110 @@ def inspect_sheet(
     return Inspected(manifest, target, frame_to_line_ms)
 
 
-def _capture_sheet(
-    sheet: str,
-    cell: Cell,
-    job: Job,
-    labels: Labels,
-    dataset: Dataset,
-    collector: Collector,
-    shots: list[Shot],
-) -> Iterator[Progress | Manifest]:
+def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> tuple[RobotStatus, Frame]:
+    """Go to the shot's pose, stand still, expose; return where the tool stood and what it saw."""
+    recipe = run.job.recipe.recipe
+    started = time.perf_counter()
+    if previous.setup != shot.setup:
+        _travel(run, previous, shot)
+    status = run.cell.motion.go(
+        shot.pose,
+        _speed(recipe.shot_speed_m_s, run.job),
+        recipe.acceleration_m_s2,
+        recipe.settle_s,
+    )
+    arrived = time.perf_counter()
+    spent.motion_s += arrived - started
+    try:
+        frame = run.cell.camera.trigger()
+    except IncompleteFrame as error:
+        # The arm stands still, so the same picture can be taken again; once, or it is a fault.
+        log.warning("shot.retried", problem=str(error))
+        frame = run.cell.camera.trigger()
+    spent.last_frame = time.perf_counter()
+    spent.camera_s += spent.last_frame - arrived
+    log.debug("shot.taken", setup=shot.setup, shot=shot.number, frame=frame.number)
+    return status, frame
+
+
+def begin_run(cell: Cell, job: Job, dataset: Dataset, collector: Collector) -> Run:
+    """Bring lines and camera to where every run begins; nothing moves yet."""
+    recipe = job.recipe.recipe
+    shots = recipe.shots(cell.motion.forward)
+    cell.gate.reset(job.stop)
+    cell.camera.configure(recipe.exposure_us, recipe.gain_db)
+    return Run(cell, job, dataset, collector, shots)
+
+
+def begin_sheet(run: Run) -> None:
+    """Say that the sheet is being worked on, and only then bring the arm above the first setup."""
+    if not run.job.dry_run:
+        run.cell.gate.begin()
+    first = run.shots[0].approach
+    if run.cell.motion.status().pose.distance_m(first) > NEAR_M:
+        recipe = run.job.recipe.recipe
+        run.cell.motion.go(
+            first, _speed(recipe.travel_speed_m_s, run.job), recipe.acceleration_m_s2
+        )
+
+
+def leave_sheet(run: Run) -> None:
+    """Return above the first setup, and only then let the sheet go: the arm rests near hands."""
+    _travel(run, run.shots[-1], run.shots[0])
+    if not run.job.dry_run:
+        run.cell.gate.release()
+
+
+def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | Manifest]:
     spent = Spent()
-    folder = dataset.begin("capture", sheet)
-    collection = collector.sheet(sheet, folder)
-    cell.gate.begin()
-    taken = 0
+    folder = run.dataset.begin("capture", sheet)
+    collection = run.collector.sheet(sheet, folder)
     reasons: tuple[str, ...] = ()
     try:
-        # Every sheet begins above the first setup.
-        for previous, shot in pairwise([shots[0], *shots]):
-            status, frame = take_shot(shot, previous, cell, job, spent)
-            collection.add(shot, status, frame)
-            taken += 1
-            yield Progress(sheet, shot)
-            if job.stop.is_set():
+        begin_sheet(run)
+        for previous, shot in pairwise([run.shots[0], *run.shots]):
+            if run.job.stop.is_set():
+                reasons = (f"stopped before {shot.setup} shot {shot.number}",)
                 break
-        if taken < len(shots):
-            reasons = (f"stopped after {taken} of {len(shots)} shots",)
+            collection.add(shot, *take_shot(shot, previous, run, spent))
+            yield Progress(sheet, shot)
     except BaseException as error:
         reasons = (_reason(error),)
         raise
     finally:
         collected = collection.finish()
-        manifest = _manifest(
-            "capture", sheet, job, spent, collected, (*reasons, *collected.problems)
+        manifest = _manifest("capture", sheet, run.job, spent, collected, reasons).model_copy(
+            update={"label": labels.label, "split": labels.split}
         )
-        complete = len(collected.captures) == len(shots)
-        manifest = manifest.model_copy(
-            update={"label": labels.label, "split": labels.split, "complete": complete}
-        )
-        dataset.record_capture(folder, manifest)
-    log.info("sheet.captured", shots=len(collected.captures), complete=complete)
+        run.dataset.record_capture(folder, manifest)
+    log.info("sheet.captured", shots=len(collected.captures), complete=manifest.complete)
     yield manifest
+    if collected.problems:
+        raise DatasetError(f"sheet {sheet} is incomplete: {collected.problems[0]}")
 
 
-def begin_run(cell: Cell, job: Job) -> list[Shot]:
-    """Bring lines, camera and arm to where every sheet begins."""
-    recipe = job.recipe.recipe
-    shots = recipe.shots(cell.motion.forward)
-    cell.gate.reset(job.stop)
-    cell.camera.configure(recipe.exposure_us, recipe.gain_db)
-    cell.motion.go(
-        shots[0].approach, _speed(recipe.travel_speed_m_s, job), recipe.acceleration_m_s2
+def _record_unjudged(
+    folder: Path,
+    sheet: str,
+    run: Run,
+    judging: Judging,
+    spent: Spent,
+    collected: Collected,
+    error: BaseException,
+) -> None:
+    """No verdict, no line: what was captured is kept, marked, and the reason goes up."""
+    reason = _reason(error)
+    manifest = _manifest("inspection", sheet, run.job, spent, collected, (reason,)).model_copy(
+        update={"verdict": Verdict.NONE, **_judged_by(judging)}
     )
-    return shots
+    target = run.dataset.record_inspection(folder, manifest)
+    log.error("sheet.unjudged", reason=reason, last_pose=_last_pose(manifest), record=str(target))
 
 
-def leave_sheet(cell: Cell, job: Job, shots: list[Shot]) -> None:
-    """Return above the first setup, and only then let the sheet go: the arm rests near hands."""
-    _travel(cell, job, shots[-1], shots[0])
-    if not job.dry_run:
-        cell.gate.release(job.stop)
-
-
-def _travel(cell: Cell, job: Job, previous: Shot, shot: Shot) -> None:
-    recipe = job.recipe.recipe
+def _travel(run: Run, previous: Shot, shot: Shot) -> None:
+    recipe = run.job.recipe.recipe
     for pose in travel(previous, shot):
-        cell.motion.go(pose, _speed(recipe.travel_speed_m_s, job), recipe.acceleration_m_s2)
+        run.cell.motion.go(pose, _speed(recipe.travel_speed_m_s, run.job), recipe.acceleration_m_s2)
 
 
 def _speed(speed_m_s: float, job: Job) -> float:
@@ -307,12 +296,12 @@ def _manifest(
         run=job.run,
         started_at=spent.started_at,
         finished_at=now(),
-        complete=False,
+        complete=len(collected.captures) == job.recipe.recipe.shots_per_sheet,
         recipe=job.recipe.name,
         recipe_sha256=job.recipe.sha256,
         cell_sha256=job.cell.sha256,
         dry_run=job.dry_run,
-        reasons=reasons,
+        reasons=(*reasons, *collected.problems),
         captures=collected.captures,
         files=collected.files,
         software=job.software,
@@ -353,10 +342,6 @@ def _sheet_numbers(sheets: int | None) -> Iterator[int]:
     while sheets is None or number < sheets:
         number += 1
         yield number
-
-
-def _sheet_id(job: Job, number: int) -> str:
-    return f"{job.run}-{number:06d}"
 
 
 def _last_pose(manifest: Manifest) -> list[float] | None:

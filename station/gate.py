@@ -60,11 +60,11 @@ class Gate:
         """Raise the verdict's line; none raises neither."""
         self._set(accept=verdict is Verdict.ACCEPT, reject=verdict is Verdict.REJECT, busy=True)
 
-    def release(self, stop: threading.Event) -> None:
-        """Let the sheet go; hold the verdict until it has gone."""
+    def release(self) -> None:
+        """Let the sheet go; hold the verdict until it has gone, whoever asks to stop meanwhile."""
         self._robot.set_outputs({self._lines.busy: False}, OUTPUT_S)
         if self._ask is None:
-            self._wait_present(False, stop)
+            self._wait_present(False, threading.Event())
             self._clear()
 
     def _clear(self) -> None:

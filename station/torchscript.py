@@ -59,7 +59,9 @@ def load_graph(path: Path, sha256: str) -> torch.jit.ScriptModule:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
-            graph: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(content), map_location="cpu")
+            graph: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
+                io.BytesIO(content), map_location="cpu"
+            )
     except RuntimeError as error:
         raise ModelError(f"{path}: no TorchScript file") from error
     return graph.eval()

@@ -56,6 +56,7 @@ class Server:
         self._changed = time.monotonic()
         self._control: RTDEControlInterface | None = None
         self._io: RTDEIOInterface | None = None
+        self._parent = os.getppid()
         if control:
             self._control = self._take_control()
             self._io = RTDEIOInterface(host)
@@ -125,7 +126,7 @@ class Server:
                 self.stop()
                 raise DeviceTimeout(
                     self._device,
-                    f"move not finished in {deadline_s:.1f} s (speed slider {status.speed_slider:.0%})",
+                    f"move not done in {deadline_s:.1f} s (speed slider {status.speed_slider:.0%})",
                     "check the speed slider and the way of the arm",
                 )
             time.sleep(POLL_S)
@@ -225,7 +226,7 @@ class Server:
         return status
 
     def _check_parent(self) -> None:
-        if parent_age_s() > PARENT_GONE_S:
+        if os.getppid() != self._parent or parent_age_s() > PARENT_GONE_S:
             self._stop_program()
             os._exit(1)
 

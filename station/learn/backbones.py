@@ -1,4 +1,4 @@
-"""Frozen feature extractors by name; their weights come with an installed package, never from the net."""
+"""Frozen feature extractors by name; weights come with an installed package, never a download."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import importlib.resources
 import io
 from collections.abc import Callable
+from typing import Any
 
 import timm
 import torch
@@ -32,6 +33,7 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the levels, finest first."""
         x = self.stem((images - 127.0) / 128.0)  # (N, 32, H/2, W/2)
         levels = []
         for stage in self.stages:
@@ -61,16 +63,22 @@ def _weights() -> dict[str, Tensor]:
         raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != _LITE0_SHA256:
-        raise ModelError(f"{path}: sha256 is {found[:12]}…, not {_LITE0_SHA256[:12]}…: other weights")
-    weights: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        raise ModelError(
+            f"{path}: sha256 is {found[:12]}…, not {_LITE0_SHA256[:12]}…: other weights"
+        )
+    weights: dict[str, Tensor] = torch.load(
+        io.BytesIO(content), map_location="cpu", weights_only=True
+    )
     return weights
 
 
 def _efficientnet_lite0(weights: dict[str, Tensor] | None) -> Backbone:
-    net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     if weights is not None:
         # The file's own network names its layers otherwise but builds them in the same order.
-        values = [value for key, value in weights.items() if not key.endswith("num_batches_tracked")]
+        values = [
+            value for key, value in weights.items() if not key.endswith("num_batches_tracked")
+        ]
         names = [key for key in net.state_dict() if not key.endswith("num_batches_tracked")]
         net.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
     blocks = net.blocks

@@ -1,21 +1,29 @@
-"""The detector as one graph: any uint8 frame in, score and anomaly map out; saved as TorchScript."""
+"""The detector as one graph, any uint8 frame in, score and map out; how a model gets on disk."""
 
 from __future__ import annotations
 
 import io
+import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import torch
+import yaml
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
+from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.learn.backbones import Backbone
 from station.learn.simplenet import FoldedHead, Head
+from station.model import CARD, WEIGHTS, ModelCard, list_models
+from station.records import Image
 
-STRIDE = 4  # of the anomaly map on the network's input
 MULTIPLE = 32  # the coarsest stride is 16, and tiles overlap by an eighth of their side
 
 
@@ -52,6 +60,7 @@ class Network(nn.Module):
         self.head = FoldedHead(head, backbone.channels)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the raw anomaly map."""
         result: Tensor = self.head(self.backbone(images))
         return result  # (M, 1, height / 4, width / 4)
 
@@ -80,6 +89,7 @@ class Detector(nn.Module):
         self.eval()
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return score, the maximum of the map, and map."""
         raw = self.network(self.prepare(frames))
         height, width = self.content(frames.shape[2], frames.shape[3])
         stitched = self.stitch(raw, frames.shape[0])[:, :, : height // 4, : width // 4]
@@ -126,11 +136,9 @@ class Detector(nn.Module):
         """Lay the tiles' maps (tiles * tiles * N, 1, h, w) back in place; the highest wins."""
         if self.tiles == 1:
             return raw
-        whole = torch.full(
-            [frames, 1, self.canvas_height // 4, self.canvas_width // 4], -torch.inf
-        )
+        whole = torch.full([frames, 1, self.canvas_height // 4, self.canvas_width // 4], -torch.inf)
         height, width = self.height // 4, self.width // 4
-        for i, part in enumerate(raw.split(frames)):
+        for i, part in enumerate(torch.split(raw, frames)):
             top = (i // self.tiles) * self.height * 7 // 32
             left = (i % self.tiles) * self.width * 7 // 32
             place = whole[:, :, top : top + height, left : left + width]
@@ -154,7 +162,9 @@ def freeze(detector: Detector) -> torch.jit.ScriptModule:
     example = torch.zeros(1, 3, detector.height, detector.width)
     network = detector.network
     with torch.inference_mode(False), torch.no_grad(), _torchscript_is_meant():
-        detector.network = torch.jit.trace(network, example, check_trace=False)
+        detector.network = torch.jit.trace(  # type: ignore[no-untyped-call]
+            network, example, check_trace=False
+        )
         frozen: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(detector))
     detector.network = network
     return frozen
@@ -174,5 +184,67 @@ def _torchscript_is_meant() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", TracerWarning)
         yield
+
+
+def write_model(workspace: Path, card: ModelCard, weights: bytes, golden: list[Image]) -> ModelCard:
+    """Put a model under the next free number, whole or not at all; return its final card."""
+    home = workspace / "models" / card.name
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=home))
+    try:
+        _write(folder / WEIGHTS, weights)
+        for entry, image in zip(card.golden, golden, strict=True):
+            pixels = image if image.ndim == 2 else image[..., ::-1]
+            _write(folder / entry.file, cv2.imencode(".png", pixels)[1].tobytes())
+        while True:
+            taken = [m for m in list_models(workspace) if m.startswith(f"{card.name}/")]
+            version = max((int(m.partition("/")[2]) for m in taken), default=0) + 1
+            card = card.model_copy(update={"version": version})
+            _write(folder / CARD, card_text(card).encode())
+            _sync(folder)
+            try:
+                # Renaming onto a folder with content fails, so two trainings cannot collide.
+                folder.rename(home / str(version))
+            except OSError:
+                if (home / str(version) / CARD).exists():
+                    continue
+                raise
+            (home / str(version)).chmod(0o755)
+            _sync(home)
+            return card
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def card_text(card: ModelCard) -> str:
+    """Write a card as YAML that the strict reader reads back the same."""
+    return yaml.dump(card.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever does not begin like a word: PyYAML leaves 0089 plain, YAML 1.2 reads 89."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if text[:1].isalpha() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -42,7 +42,9 @@ class TrainingImages:
     def draw(self, count: int, seed: int) -> TrainingImages:
         """Keep `count` units, chosen by the seed alone."""
         if not 1 <= count <= len(self.units):
-            raise DatasetError(f"{self.folder}: {count} units asked for, there are {len(self.units)}")
+            raise DatasetError(
+                f"{self.folder}: {count} units asked for, there are {len(self.units)}"
+            )
         order = np.random.default_rng(seed).permutation(len(self.units))[:count]
         names = list(self.units)
         return replace(self, units={names[i]: self.units[names[i]] for i in sorted(order)})

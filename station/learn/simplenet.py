@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 SLOPE = 0.2  # of the leaky ReLU
 
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """The constants of the method; those that differ from the authors' fit standardised features."""
+    """The constants of the method; noise and rates suit standardised features."""
 
     hidden: int = 256
     whitening: float = 0.5  # 0 standardises only, 1 makes all directions alike
@@ -71,6 +71,7 @@ class Head(nn.Module):
         return result  # (P,)
 
     def forward(self, patches: Tensor) -> Tensor:
+        """Answer for raw patches, (P, D) to (P,)."""
         return self.discriminate(self.adapt(patches))
 
 
@@ -81,7 +82,7 @@ class FoldedHead(nn.Module):
         super().__init__()
         weight, bias = _fold(head)
         self.maps = nn.ModuleList(nn.Conv2d(c, len(bias), 1, bias=False) for c in channels)
-        for conv, part in zip(self.maps, weight.split(list(channels), dim=1), strict=True):
+        for conv, part in zip(self.maps, torch.split(weight, list(channels), dim=1), strict=True):
             conv.weight.data = part.float()[:, :, None, None]
         self.maps[0].bias = nn.Parameter(bias.float())
         self.out = nn.Conv2d(len(bias), 1, 1, bias=False)
@@ -90,6 +91,7 @@ class FoldedHead(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
+        """Return the raw anomaly map on the finest grid."""
         size = levels[0].shape[2:]
         hidden = self.maps[0](pool(levels[0]))  # (N, hidden, h, w)
         for conv, level in zip(list(self.maps)[1:], levels[1:], strict=True):
@@ -141,7 +143,7 @@ def train_head(
         good, noisy = answers.chunk(2)
         loss = F.relu(options.margin - good).mean() + F.relu(options.margin + noisy).mean()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         progress(step + 1, float(loss.detach()))
     return head.eval().requires_grad_(False)
@@ -153,14 +155,15 @@ def _adaptor(bank: Tensor, mean: Tensor, deviation: Tensor, options: HeadOptions
     It turns back to the channels' own axes: Adam learns better there than along the components.
     """
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for part in bank.split(1 << 15):
+    for part in torch.split(bank, 1 << 15):
         standard = ((part.float() - mean) / deviation).double()
         covariance += standard.T @ standard
     variances, components = torch.linalg.eigh(covariance / len(bank))
     # What hardly varies is mostly rounding; it must not grow without bound.
     variances = variances.clamp_min(1e-4 * float(variances.max()))
     gains = variances.pow(-0.5 * options.whitening)
-    return ((components * gains) @ components.T).float()
+    adaptor: Tensor = (components * gains) @ components.T
+    return adaptor.float()
 
 
 def _fold(head: Head) -> tuple[Tensor, Tensor]:

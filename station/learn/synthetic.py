@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +65,7 @@ def _blob(image: Image, rng: np.random.Generator) -> Image:
     return _shade(image, cv2.GaussianBlur(mask, (0, 0), max(0.5, radius / 6)), rng)
 
 
-def _shade(image: Image, mask: NDArray[np.floating], rng: np.random.Generator) -> Image:
+def _shade(image: Image, mask: NDArray[Any], rng: np.random.Generator) -> Image:
     """Lighten or darken by two to four times the image's own spread, at least by 20."""
     amount = max(20.0, rng.uniform(2.0, 4.0) * float(image.std()))
     sign = 1 if rng.random() < 0.5 else -1

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,25 +15,21 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from station.errors import DatasetError, ModelError
 from station.learn import synthetic
 from station.learn.backbones import BACKBONES, load_backbone
-from station.learn.export import STRIDE, Detector, InputForm, Network, freeze, to_bytes
+from station.learn.export import Detector, InputForm, Network, freeze, to_bytes, write_model
 from station.learn.images import Loaded, TrainingImages, check_alike, read_image
 from station.learn.simplenet import HeadOptions, patch_features, train_head
 from station.model import (
-    CARD,
-    WEIGHTS,
     Golden,
     ModelCard,
     ModelInput,
     Scale,
     Training,
     TrainingData,
-    list_models,
 )
 from station.recipe import MODEL_PATTERN
 from station.records import Image
@@ -96,7 +89,8 @@ def train(
     backbone = load_backbone(options.backbone)
 
     first = reader.read(training.files[0])
-    form = InputForm.of_frames(*first.shape[:2], options.input_size, options.tiles)
+    height, width = first.shape[:2]
+    form = InputForm.of_frames(height, width, options.input_size, options.tiles)
     prepare = Detector(torch.nn.Identity(), form, 0.0).prepare
     bank = _collect(reader, training, lambda f: backbone(prepare(f)), options, progress)
 
@@ -128,8 +122,8 @@ def train(
             height=form.height,
             tiles=form.tiles,
             channels="grey" if first.ndim == 2 else "color",
-            frame_width=first.shape[1],
-            frame_height=first.shape[0],
+            frame_width=width,
+            frame_height=height,
         ),
         scale=result.scale,
         data=TrainingData(
@@ -243,9 +237,7 @@ def _score_held_out(
             f"synthetic defects score {one:.4g}, good images {zero:.4g}: nothing was learned to "
             "tell them apart, so there is no scale"
         )
-    scale = Scale(
-        raw_zero=zero, raw_one=one, synthetic_seed=seed, synthetic_kinds=synthetic.KINDS
-    )
+    scale = Scale(raw_zero=zero, raw_one=one, synthetic_seed=seed, synthetic_kinds=synthetic.KINDS)
     typical = int(np.argsort(spoilt)[len(spoilt) // 2])
     golden = [_small(reader.read(path), detector) for path in images.files[:GOOD_GOLDEN]]
     return HeldOut(units, good, spoilt, scale, [*golden, seen[typical]])
@@ -274,70 +266,6 @@ def _small(image: Image, detector: Detector) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def write_model(
-    workspace: Path, card: ModelCard, weights: bytes, golden: list[Image]
-) -> ModelCard:
-    """Put a model under the next free number, whole or not at all; return its final card."""
-    home = workspace / "models" / card.name
-    home.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=home))
-    try:
-        _write(folder / WEIGHTS, weights)
-        for entry, image in zip(card.golden, golden, strict=True):
-            pixels = image if image.ndim == 2 else image[..., ::-1]
-            _write(folder / entry.file, cv2.imencode(".png", pixels)[1].tobytes())
-        while True:
-            taken = [m for m in list_models(workspace) if m.startswith(f"{card.name}/")]
-            version = max((int(m.partition("/")[2]) for m in taken), default=0) + 1
-            card = card.model_copy(update={"version": version})
-            _write(folder / CARD, card_text(card).encode())
-            _sync(folder)
-            try:
-                # Renaming onto a folder with content fails, so two trainings cannot collide.
-                folder.rename(home / str(version))
-            except OSError:
-                if (home / str(version) / CARD).exists():
-                    continue
-                raise
-            (home / str(version)).chmod(0o755)
-            _sync(home)
-            return card
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def card_text(card: ModelCard) -> str:
-    """Write a card as YAML that the strict reader reads back the same."""
-    return yaml.dump(card.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=100)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes whatever does not begin like a word: PyYAML leaves 0089 plain, YAML 1.2 reads 89."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = None if text[:1].isalpha() else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _software() -> dict[str, str]:
     packages = ["station", "torch", "timm", "numpy", "opencv-python-headless"]
     versions = {package: importlib.metadata.version(package) for package in packages}
@@ -353,4 +281,3 @@ def _check(options: TrainOptions) -> None:
         raise ModelError(f"input size {options.input_size}: a multiple of 32 from 64 on is needed")
     if not 1 <= options.tiles <= 8:
         raise ModelError(f"{options.tiles} tiles per side: 1 to 8 are possible")
-    assert options.input_size // STRIDE >= 16  # noqa: S101 - one coarse cell per four fine ones

@@ -1,4 +1,4 @@
-"""How hard the rendered scene is: two detectors that look at grey values only must do badly on it."""
+"""How hard the rendered scene is: two detectors that know only grey values must do badly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEIGHT_M = 0.26
 _WIDTH_PX = 256  # what the learned detectors see, too
 _BLURS_PX = (0.0, 1.0, 2.0, 4.0)  # a baseline may look at any of these scales; its best counts
 _TRAIN_SEED = 1_000_003  # training sheets come from another draw than the exam's
-_SEEN_PX = 0.002  # share of a picture's pixels from which on it counts as showing the defect
+_SEEN_SHARE = 0.0002  # of a picture's pixels: about ten of those 256 wide
 
 
 class Look(NamedTuple):
@@ -129,7 +129,7 @@ def _rendered(options: SimOptions, sheets: int) -> Iterator[tuple[str, list[Look
         for view, pose in enumerate(poses()):
             image, mask = scene.picture(pose, lamp.exposure_us, 0.0)
             small = cv2.resize(image, (_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
-            seen = float(np.mean(mask > 0)) > _SEEN_PX / 10
+            seen = float(np.mean(mask > 0)) > _SEEN_SHARE
             looks.append(Look(view, small.astype(np.float32), seen))
         yield sheet.label, looks
 
@@ -142,8 +142,10 @@ def _learn(
     for _, looks in _rendered(options, sheets):
         for look in looks:
             seen[look.view].append(look.image)
-    mean = [np.mean(images, axis=0, dtype=np.float32) for images in seen]
-    return mean, [np.std(images, axis=0, dtype=np.float32) + 1 for images in seen]
+    stacks = [np.array(images) for images in seen]
+    mean = [stack.mean(axis=0) for stack in stacks]
+    # one grey level more: a pixel that happened not to change is no reason to call anything odd
+    return mean, [stack.std(axis=0) + np.float32(1) for stack in stacks]
 
 
 def _peaks(difference: NDArray[np.float32]) -> list[float]:

@@ -20,17 +20,17 @@ from station.sim.weave import (
     smooth,
 )
 
-
 # ---------------------------------------------------------------- folds
 
 
 def pleat(rng: np.random.Generator, cloth: Cloth) -> None:
-    """Double the cloth along a line: its weave jumps, the crest shines, a shadow lies beside it."""
+    """Double the cloth along a line: the weave jumps, the crest shines, beside it is shadow."""
     length, width = float(rng.uniform(8, 90)), float(rng.uniform(3.0, 8.0))
     spot = choose_spot(rng, cloth, length, width + 2)
     taper = np.sqrt(np.clip(1 - np.square(spot.p / np.float32(length / 2)), 0, 1))
     half = np.float32(width / 2) * np.sqrt(taper)
-    share = inside((np.abs(spot.q) - half).astype(np.float32))
+    # beyond its ends the pleat has no width, but a line through its middle would remain
+    share = inside((np.abs(spot.q) - half).astype(np.float32)) * (taper > 0)
     # the upper ply comes from two widths further on, and not quite parallel
     turn = np.float32(np.radians(rng.uniform(-7, 7)))
     _move(spot, share, -turn * spot.q, 2 * half * float(rng.choice([-1, 1])) + turn * spot.p)
@@ -95,12 +95,13 @@ def pulled(rng: np.random.Generator, cloth: Cloth) -> None:
     way = float(rng.choice([-1, 1]))
     bow = np.clip(np.cos(spot.p * np.float32(np.pi / length)), 0, 1)
     pull = float(rng.uniform(1.8, 3.5)) * bow * (np.abs(spot.p) < length / 2)
-    push = way * pull * np.exp(-np.square(spot.q / np.float32(0.8 * PITCH_MM)))
+    near = np.clip(1 - np.square(spot.q / np.float32(1.25 * PITCH_MM)), 0, 1)
+    push = way * pull * near**2
     _move(spot, np.ones_like(push), np.zeros_like(push), -push)
     slit = np.abs(spot.q + np.float32(way * 0.35 * PITCH_MM)) - np.float32(0.55) * pull
     share = inside(slit.astype(np.float32)) * (pull > 0.3)
     relight(spot, 1 - float(rng.uniform(0.55, 0.9)) * share)
-    spot.mask[(np.abs(push) > 0.8) | (share >= 0.5)] = 255
+    spot.mask[(np.abs(push) > 0.15) | (share >= 0.5)] = 255
 
 
 def hole(rng: np.random.Generator, cloth: Cloth) -> None:
@@ -115,7 +116,7 @@ def hole(rng: np.random.Generator, cloth: Cloth) -> None:
     ragged = radius * (1 + 0.10 * smooth(rng, radius.shape[0], radius.shape[1], 14))
     share = np.clip((1 - ragged) * 5, 0, 1).astype(np.float32)
     relight(spot, 1 - float(rng.uniform(0.6, 0.9)) * share)
-    spot.mask[(inner * np.hypot(spot.p, spot.q) > 0.3) | (share >= 0.3)] = 255
+    spot.mask[(inner * np.hypot(spot.p, spot.q) > 0.15) | (share >= 0.3)] = 255
 
 
 def _one_roving(

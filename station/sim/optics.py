@@ -20,12 +20,12 @@ from station.sim.weave import (
 
 _STEP = 8  # lens and light change slowly: both are computed for every eighth pixel
 _TABLE_PX_PER_M = 2000.0
-_ALBEDO_OF_GREY = (
-    112.0  # a sheet's albedo and mirrored light together, in the lamp's mean light
-)
+_TABLE_PX = 1024
+_ALBEDO_OF_GREY = 112.0  # a sheet's albedo and mirrored light together, in the lamp's mean light
 _ELECTRONS_PER_GREY = 40.0  # a full well of about 10 000
 _READ_GREY = 0.35
 _PAD = 64
+_TRANSPARENT = np.clip(255 - np.arange(256) * 255 / OPAQUE, 0, 255).astype(np.uint8)
 
 
 class Sight(NamedTuple):
@@ -52,7 +52,7 @@ class Optics:
         self._hand_eye = Pose.of(camera.hand_eye)
         self._rays, self._vignette = _lens(self._camera)
         rng = np.random.default_rng([seed, 9])
-        self._table = table(rng)
+        self._table = table(rng, _TABLE_PX)
         width, height = self.size
         self._noise = rng.standard_normal((height + _PAD, width + _PAD), np.float32)
         self._shots = int(rng.integers(_PAD * _PAD))
@@ -64,7 +64,8 @@ class Optics:
         eye = (tool @ self._hand_eye).matrix()
         centre = eye[:3, 3]
         rays = self._rays @ eye[:3, :3].T
-        height = self._truth.sheet.centre[2] - centre[2]
+        middle = self._truth.sheet.centre
+        height = middle[2] - centre[2]
         down = np.minimum(rays[..., 2], -1e-3)  # what looks above the horizon sees far away
         far = (height / down)[..., None]
         points = centre + rays * far
@@ -79,8 +80,9 @@ class Optics:
         return Sight(
             self._fine(flat[..., 0]),
             self._fine(flat[..., 1]),
-            self._fine(points[..., 0] * _TABLE_PX_PER_M),
-            self._fine(points[..., 1] * _TABLE_PX_PER_M),
+            # the table's tile is centred below the sheet: beside it, reflecting costs time
+            self._fine((points[..., 0] - middle[0]) * _TABLE_PX_PER_M + _TABLE_PX / 2),
+            self._fine((points[..., 1] - middle[1]) * _TABLE_PX_PER_M + _TABLE_PX / 2),
             (lit * self._vignette).astype(np.float32),
             (half[..., 0] / half[..., 2]).astype(np.float32),
             (half[..., 1] / half[..., 2]).astype(np.float32),
@@ -91,23 +93,22 @@ class Optics:
         """Return the picture of a cloth's `layers`, in grey levels, with the table around it."""
         seen = cv2.remap(layers, sight.x, sight.y, cv2.INTER_LINEAR)
         albedo, tilt, gloss, along = cv2.split(seen)
-        half_y = self._fine(sight.half_y)
-        slope = cv2.addWeighted(
-            tilt, 1 / TILT_SCALE, along, 0, -128 / TILT_SCALE, dtype=cv2.CV_32F
-        )
-        slope += half_y
+        slope = self._fine(sight.half_y)
         slope += cv2.multiply(
-            along, self._fine(sight.half_x) - half_y, scale=1 / 255, dtype=cv2.CV_32F
+            along, self._fine(sight.half_x - sight.half_y), scale=1 / 255, dtype=cv2.CV_32F
         )
+        slope += cv2.addWeighted(tilt, 1 / TILT_SCALE, tilt, 0, -128 / TILT_SCALE, dtype=cv2.CV_32F)
         np.multiply(slope, slope, out=slope)
-        slope *= -1 / LOBE**2
-        mirrored = cv2.multiply(gloss, cv2.exp(slope), dtype=cv2.CV_32F)
-        mirrored += albedo
-        if albedo.min() < OPAQUE:
-            cover = np.clip(albedo * np.float32(1 / OPAQUE), 0, 1)
-            mirrored += (1 - cover) * self.see_table(sight)
-        mirrored *= self._fine(sight.light)
-        return np.asarray(mirrored, np.float32)
+        slope *= np.float32(-1 / LOBE**2)
+        lit = np.asarray(cv2.multiply(gloss, cv2.exp(slope), dtype=cv2.CV_32F), np.float32)
+        lit += albedo
+        if int(albedo.min()) < OPAQUE:
+            open_to_table = cv2.LUT(albedo, _TRANSPARENT)
+            lit += cv2.multiply(
+                open_to_table, self.see_table(sight), scale=1 / 255, dtype=cv2.CV_32F
+            )
+        lit *= self._fine(sight.light)
+        return lit
 
     def see_table(self, sight: Sight) -> Bytes:
         """Return the table top, as if nothing lay on it."""
@@ -139,8 +140,11 @@ class Optics:
             noise = noise[..., None]
         deviation = grey * np.float32(gain / _ELECTRONS_PER_GREY)
         deviation += np.float32((_READ_GREY * gain) ** 2)
-        grey += np.sqrt(deviation, out=deviation) * noise
-        return np.asarray(cv2.convertScaleAbs(np.clip(grey, 0, 255, out=grey)), np.uint8)
+        np.sqrt(deviation, out=deviation)
+        deviation *= noise
+        grey += deviation
+        # rounds, and stops at 255
+        return np.asarray(cv2.convertScaleAbs(np.maximum(grey, 0, out=grey)), np.uint8)
 
     def _irradiance(self, points: Matrix) -> Matrix:
         """Light from everywhere, and from the lamp by distance and slant."""
@@ -154,9 +158,7 @@ class Optics:
         """Interpolate from every eighth pixel to all of them."""
         width, height = self.size
         rows, columns = coarse.shape
-        full = cv2.resize(
-            coarse.astype(np.float32, copy=False), (columns * _STEP, rows * _STEP)
-        )
+        full = cv2.resize(coarse.astype(np.float32, copy=False), (columns * _STEP, rows * _STEP))
         return np.ascontiguousarray(full[_STEP : _STEP + height, _STEP : _STEP + width])
 
 
@@ -175,8 +177,8 @@ def _lens(camera: TrueCamera) -> tuple[Matrix, Matrix]:
     distortion = np.array([camera.k1, camera.k2, 0, 0])
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 40, 1e-10)
     flat = cv2.undistortPointsIter(
-        pixels.reshape(-1, 1, 2), matrix, distortion, None, None, criteria
+        pixels.reshape(-1, 1, 2), matrix, distortion, np.eye(3), np.eye(3), criteria
     ).reshape(pixels.shape)
-    rays = np.dstack([flat, np.ones(pixels.shape[:2])])
+    rays = np.dstack([flat, np.ones(pixels.shape[:2])]).astype(np.float64)
     slant = 1 + 1.6 * np.sum(flat**2, axis=-1)  # stronger than cos^4: a cheap lens, wide open
-    return rays, 1 / slant**2
+    return rays, np.asarray(1 / slant**2, np.float64)

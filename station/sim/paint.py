@@ -44,9 +44,7 @@ class Matter(NamedTuple):
     along: int = 128
 
 
-def choose_spot(
-    rng: np.random.Generator, cloth: Cloth, length_mm: float, width_mm: float
-) -> Spot:
+def choose_spot(rng: np.random.Generator, cloth: Cloth, length_mm: float, width_mm: float) -> Spot:
     """Choose a place and direction where an object of this size lies wholly on the sheet."""
     for _ in range(200):
         angle = float(rng.uniform(0, 2 * np.pi))
@@ -70,12 +68,8 @@ def spot_at(
     top, bottom = (round(y + sign * half_mm[1] * PX_PER_MM) for sign in (-1, 1))
     left, right = max(left, 0), min(right, width)
     top, bottom = max(top, 0), min(bottom, height)
-    u = (np.arange(left, right, dtype=np.float32)[None, :] - np.float32(x)) / np.float32(
-        PX_PER_MM
-    )
-    v = (np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(y)) / np.float32(
-        PX_PER_MM
-    )
+    u = (np.arange(left, right, dtype=np.float32)[None, :] - np.float32(x)) / np.float32(PX_PER_MM)
+    v = (np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(y)) / np.float32(PX_PER_MM)
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     box = np.s_[top:bottom, left:right]
     return Spot(cloth.layers[box], cloth.mask[box], c * u + s * v, c * v - s * u, angle)
@@ -83,7 +77,8 @@ def spot_at(
 
 def inside(distance_mm: Layer) -> Layer:
     """Coverage of each pixel by a shape, from the signed distance to its border."""
-    return np.clip(0.5 - distance_mm * np.float32(PX_PER_MM), 0, 1)
+    share = 0.5 - distance_mm * np.float32(PX_PER_MM)
+    return np.asarray(np.clip(share, 0, 1), np.float32)
 
 
 def cover(spot: Spot, share: Layer, matter: Matter) -> None:
@@ -112,7 +107,8 @@ def relight(spot: Spot, factor: Layer) -> None:
 
 def shadow(spot: Spot, distance_mm: Layer, depth: float = 0.35) -> None:
     """Darken the cloth just beside an object, where ambient light does not reach."""
-    relight(spot, 1 - depth * np.exp(-np.square(np.maximum(distance_mm, 0) / (_SHADOW_MM / 2))))
+    away = np.maximum(distance_mm, 0) / np.float32(_SHADOW_MM / 2)
+    relight(spot, np.asarray(1 - depth * np.exp(-np.square(away)), np.float32))
 
 
 def box(p: Layer, q: Layer, half_p: float, half_q: float, radius: float = 0.0) -> Layer:
@@ -134,9 +130,7 @@ def hexagon(p: Layer, q: Layer, half_flats: float) -> Layer:
 def metal(rng: np.random.Generator, distance: Layer, bevel_mm: float) -> Matter:
     """Brushed metal whose rim slopes away, lying not quite flat."""
     shape = distance.shape
-    brushed = cv2.GaussianBlur(
-        rng.standard_normal(shape).astype(np.float32), (0, 0), 3, sigmaY=0.7
-    )
+    brushed = cv2.GaussianBlur(rng.standard_normal(shape).astype(np.float32), (0, 0), 3, sigmaY=0.7)
     down = cv2.Sobel(distance, cv2.CV_32F, 0, 1) + cv2.Sobel(distance, cv2.CV_32F, 1, 0)
     down *= PX_PER_MM / 8 / 2
     rim = np.clip(1 + distance / bevel_mm, 0, 1)
@@ -146,5 +140,8 @@ def metal(rng: np.random.Generator, distance: Layer, bevel_mm: float) -> Matter:
         albedo, gloss = rng.uniform(26, 50), rng.uniform(30, 230)
     else:
         albedo, gloss = rng.uniform(100, 190), rng.uniform(60, 200)
-    albedo, gloss = float(albedo) * (1 + 0.10 * brushed), float(gloss) * (1 + 0.15 * brushed)
-    return Matter(albedo, tilt.astype(np.float32), gloss)
+    return Matter(
+        np.float32(albedo) * (1 + 0.10 * brushed),
+        tilt.astype(np.float32),
+        np.float32(gloss) * (1 + 0.15 * brushed),
+    )

@@ -1,4 +1,4 @@
-"""Photographs in place of rendered sheets: an MVTec-style tree, one of its splits, or one folder."""
+"""Photographs in place of rendered sheets: an MVTec-style tree, a split, or one folder."""
 
 from __future__ import annotations
 
@@ -53,12 +53,8 @@ class Photographs:
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
         if image.ndim == 2 and self.color:
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
-        image = np.asarray(
-            cv2.resize(image, self._resize, interpolation=cv2.INTER_AREA), np.uint8
-        )
-        mask = np.asarray(
-            cv2.resize(mask, self._resize, interpolation=cv2.INTER_NEAREST), np.uint8
-        )
+        image = np.asarray(cv2.resize(image, self._resize, interpolation=cv2.INTER_AREA), np.uint8)
+        mask = np.asarray(cv2.resize(mask, self._resize, interpolation=cv2.INTER_NEAREST), np.uint8)
         return image, mask
 
     def _check_alike(self, first: Bytes) -> None:
@@ -116,17 +112,11 @@ def _labelled(split: Path, truth: Path | None) -> list[Photograph]:
         return []
     found = []
     for folder in sorted(split.iterdir()):
-        if (
-            not folder.is_dir()
-            or folder.name == "ground_truth"
-            or folder.name.startswith("extra_")
-        ):
+        if not folder.is_dir() or folder.name == "ground_truth" or folder.name.startswith("extra_"):
             continue
         for path in _images(folder):
             mask = truth and truth / folder.name / f"{path.stem}_mask.png"
-            found.append(
-                Photograph(path, folder.name, mask if mask and mask.is_file() else None)
-            )
+            found.append(Photograph(path, folder.name, mask if mask and mask.is_file() else None))
     return found
 
 

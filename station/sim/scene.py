@@ -88,9 +88,7 @@ class RenderedScene:
         """Weave sheet `number` and lay it nearly at its nominal place."""
         label = label_of(number, self._options)
         rng = np.random.default_rng([self._options.seed, number, 1])
-        self._texture = _pixels(PX_PER_MM, PX_PER_MM, MARGIN_MM) @ corner_from_base(
-            rng, self._truth
-        )
+        self._texture = self.place(rng)
         self._brightness = float(rng.uniform(0.95, 1.05))
         cloth = make_sheet(number, label, self._options.seed, self._truth)
         self._levels, self._masks = [cloth.layers], [cloth.mask]
@@ -101,6 +99,11 @@ class RenderedScene:
         sight = self._optics.sight(tool, self._texture)
         image, mask = self.noiseless(sight)
         return Picture(self._optics.expose(image, exposure_us, gain_db), mask)
+
+    def place(self, rng: np.random.Generator) -> Matrix:
+        """Draw where a sheet comes to lie: base metres to texture pixels."""
+        pixels = _pixels(PX_PER_MM, PX_PER_MM, MARGIN_MM)
+        return np.asarray(pixels @ corner_from_base(rng, self._truth), np.float64)
 
     def noiseless(self, sight: Sight) -> tuple[Layer, Bytes]:
         """Return the light that reaches the sensor, and the mask."""
@@ -132,7 +135,7 @@ class ExactPhotographs:
         self._shown = Picture(*self._photographs.read(number))
         return Sheet(number, self._photographs.entries[number].label)
 
-    def picture(self, tool: Pose, exposure_us: float, gain_db: float) -> Picture:  # noqa: ARG002
+    def picture(self, tool: Pose, exposure_us: float, gain_db: float) -> Picture:
         """Return the photograph; black while none is laid."""
         if self._shown is None:
             width, height = self.size
@@ -181,9 +184,7 @@ class MovedPhotographs:
             photograph, mask = self._images[level], _shrunk(self._masks, level)
             height, width = photograph.shape[:2]
             on_it = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-            taken = cv2.remap(
-                photograph, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
+            taken = cv2.remap(photograph, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             image = np.where(on_it[..., None] if self.color else on_it, taken, image)
             seen = np.asarray(cv2.remap(mask, x, y, cv2.INTER_NEAREST), np.uint8)
         light = optics.light(sight)

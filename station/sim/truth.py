@@ -1,4 +1,4 @@
-"""What is true of the simulated cell and unknown to the station: lens, hand-eye, sheet and lamp."""
+"""What is true of the simulated cell and unknown to the station: lens, hand-eye, lamp."""
 
 from __future__ import annotations
 

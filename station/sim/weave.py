@@ -1,4 +1,4 @@
-"""Weave a glass-fibre sheet: flat rovings over and under each other, with the fibres inside them.
+"""Weave a glass-fibre sheet: flat rovings over and under each other, and their fibres.
 
 A cloth is four byte layers in sheet coordinates, from which any view is shaded: how bright it is
 by itself, how its fibres slope, how strongly they mirror, and which way they run.
@@ -90,10 +90,10 @@ def look(layers: Bytes, half_x: float, half_y: float) -> Layer:
     slope = (layers[..., TILT].astype(np.float32) - 128) * np.float32(1 / TILT_SCALE)
     slope += half_y + along * (half_x - half_y)
     mirrored = layers[..., GLOSS] * np.exp(-np.square(slope / LOBE))
-    return (layers[..., ALBEDO] + mirrored).astype(np.float32)
+    return np.asarray(layers[..., ALBEDO] + mirrored, np.float32)
 
 
-def table(rng: np.random.Generator, size: int = 1024) -> Bytes:
+def table(rng: np.random.Generator, size: int) -> Bytes:
     """Draw a dark table top at 2 pixels per millimetre, to be continued by reflection."""
     grain = smooth(rng, size, size, 96) * 5 + smooth(rng, size, size, 400) * 3
     brushed = cv2.resize(

@@ -1,5 +1,6 @@
 """A small model, trained for real, in its child process."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -11,20 +12,26 @@ import pytest
 import yaml
 
 from station.errors import DatasetError, ModelError
+from station.learn.export import card_text
 from station.learn.images import from_mvtec
 from station.learn.score import bench_model, score_files
 from station.learn.simplenet import HeadOptions
-from station.learn.train import Progress, TrainOptions, card_text, train
+from station.learn.train import Progress, TrainOptions, train
 from station.model import ModelCard, load_card, open_model
 
 OPTIONS = TrainOptions("cloth", input_size=64, head=HeadOptions(hidden=16, steps=40, batch=256))
+
+
+def quiet(_: Progress) -> None:
+    pass
 
 
 def cloth(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:96, :128]
     weave = 30 * np.sin((x + rng.uniform(0, 8)) * 0.8) * np.sin((y + rng.uniform(0, 8)) * 0.8)
-    return np.clip(120 + weave + rng.normal(0, 4, weave.shape), 0, 255).astype(np.uint8)
+    noisy = 120 + weave + rng.normal(0, 4, weave.shape)
+    return np.asarray(np.clip(noisy, 0, 255), np.uint8)
 
 
 def stained(seed: int) -> np.ndarray:
@@ -74,7 +81,7 @@ def test_defects_score_above_good_parts(trained: Path) -> None:
 
 def test_training_twice_gives_the_same_scores(trained: Path) -> None:
     images = from_mvtec(trained / "data" / "cloth")
-    again = train(images, OPTIONS, trained, lambda progress: None)
+    again = train(images, OPTIONS, trained, quiet)
     first = load_card(trained, "cloth/1")
     assert again.version == 2
     assert again.held_out_scores == pytest.approx(first.held_out_scores, abs=1e-5)
@@ -83,12 +90,12 @@ def test_training_twice_gives_the_same_scores(trained: Path) -> None:
     assert len(first.data.held_out_units) == len(first.held_out_scores) == 1
 
 
-def test_two_images_are_enough(trained: Path, tmp_path: Path) -> None:
+def test_two_images_are_enough(tmp_path: Path) -> None:
     good = tmp_path / "data" / "cloth" / "train" / "good"
     good.mkdir(parents=True)
     for i in range(2):
         cv2.imwrite(str(good / f"{i}.png"), cloth(i))
-    card = train(from_mvtec(tmp_path / "data" / "cloth"), OPTIONS, tmp_path, lambda p: None)
+    card = train(from_mvtec(tmp_path / "data" / "cloth"), OPTIONS, tmp_path, quiet)
     assert card.data.units == 2
     with open_model(tmp_path, "cloth/1") as model:
         assert model.predict(stained(5)).score > model.predict(cloth(5)).score
@@ -110,7 +117,7 @@ def test_a_dead_child_is_reported_and_stays_dead(trained: Path) -> None:
         assert model.pid is not None
         os.kill(model.pid, signal.SIGKILL)
         for _ in range(2):
-            with pytest.raises(ModelError, match="model cloth/1: .*ended"):
+            with pytest.raises(ModelError, match=r"model cloth/1: .*ended"):
                 model.predict(cloth(1))
 
 
@@ -127,7 +134,10 @@ def test_tampered_weights_are_refused(workspace: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"weights\.pt: sha256 is"), open_model(workspace, "cloth/1"):
+    with (
+        pytest.raises(ModelError, match=r"weights\.pt: sha256 is"),
+        open_model(workspace, "cloth/1"),
+    ):
         pass
 
 
@@ -142,14 +152,12 @@ def test_a_golden_image_that_scores_otherwise_is_refused(workspace: Path) -> Non
 
 def test_a_missing_golden_image_is_refused(workspace: Path) -> None:
     (workspace / "models" / "cloth" / "1" / "golden-0.png").unlink()
-    with pytest.raises(ModelError, match=r"golden-0\.png: golden image missing"):
-        with open_model(workspace, "cloth/1"):
-            pass
+    refused = pytest.raises(ModelError, match=r"golden-0\.png: golden image missing")
+    with refused, open_model(workspace, "cloth/1"):
+        pass
 
 
 def test_scores_that_are_not_numbers_are_refused(workspace: Path, nan_weights: bytes) -> None:
-    import hashlib
-
     folder = workspace / "models" / "cloth" / "1"
     (folder / "weights.pt").write_bytes(nan_weights)
     card = load_card(workspace, "cloth/1")
@@ -169,9 +177,11 @@ def nan_weights() -> bytes:
 
     backbone = random_backbone()
     channels = sum(backbone.channels)
-    head = Head(
-        torch.zeros(channels), torch.ones(channels), torch.eye(channels), 8
-    ).eval().requires_grad_(False)
+    head = (
+        Head(torch.zeros(channels), torch.ones(channels), torch.eye(channels), 8)
+        .eval()
+        .requires_grad_(False)
+    )
     head.out.weight[0, 0] = torch.nan
     form = InputForm.of_frames(96, 128, 64, 1)
     return to_bytes(freeze(Detector(Network(backbone, head), form, 1.0)))

@@ -112,9 +112,7 @@ def test_a_driver_that_does_not_exist_is_an_error_of_the_cell_file(desk: Desk) -
 def test_the_robot_is_asked_about_every_pose(desk: Desk) -> None:
     loaded = load_recipe(desk.folder, RECIPE)
     (finding,) = check_reach(ArmDouble(), loaded)
-    assert finding == Finding(
-        "ok", "the robot reaches all 12 poses inside its safety limits"
-    )
+    assert finding == Finding("ok", "the robot reaches all 12 poses inside its safety limits")
 
 
 def test_a_pose_the_robot_refuses_is_named(desk: Desk) -> None:

@@ -45,13 +45,26 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     "line",
     [
-        "", "fly", "capture --sheets 0", "capture --sheets x", "capture --label ../x", "capture --label", "snap",
-        "capture --split val", "snap --out a.png --exposure-us nan", "snap --out a.png --gain-db -1",
-        "score --model a/1 --threshold nan f.png", "score --model a/1 --threshold 1 --recipe r f.png",
-        "sim --speed 0", "sim --size 10", "sim --defect-rate 1.1", "inspect --sheets -1",
-        "capture --label Nut", "capture --label é",
+        "",
+        "fly",
+        "snap",
+        "snap --out a.png --exposure-us nan",
+        "snap --out a.png --gain-db -1",
+        "capture --sheets 0",
+        "capture --sheets x",
+        "capture --split val",
+        "capture --label",
+        "capture --label ../x",
+        "capture --label Nut",
+        "capture --label é",
+        "inspect --sheets -1",
+        "score --model a/1 --threshold nan f.png",
+        "score --model a/1 --threshold 1 --recipe r f.png",
+        "sim --speed 0",
+        "sim --size 10",
+        "sim --defect-rate 1.1",
     ],
-)  # fmt: skip
+)
 def test_a_wrong_command_line_ends_with_usage_and_code_2(
     line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,7 +75,7 @@ def test_a_wrong_command_line_ends_with_usage_and_code_2(
 
 
 def test_the_simulators_command_keeps_its_own_options() -> None:
-    args = arguments.parse("sim --speed 4 -- station capture --sheets 2 --json".split())
+    args = arguments.parse(["sim", "--speed", "4", "--", "station", "capture", "--sheets", "2", "--json"])
     assert args.rest in (
         ["--", "station", "capture", "--sheets", "2", "--json"],
         ["station", "capture", "--sheets", "2", "--json"],
@@ -85,7 +98,10 @@ def test_a_folder_that_is_no_workspace_ends_with_one_line_and_code_2(
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ("inspect", "no active recipe; name one with --recipe or `station use NAME`; there are: glassfiber"),
+        (
+            "inspect",
+            "no active recipe; name one with --recipe or `station use NAME`; there are: glassfiber",
+        ),
         ("inspect --recipe none", "no recipe 'none' in"),
         ("capture --recipe ../recipes/glassfiber", "lower-case letters"),
         ("use none", "no recipe 'none' in"),
@@ -94,7 +110,7 @@ def test_a_folder_that_is_no_workspace_ends_with_one_line_and_code_2(
         ("snap --out a.jpg", "a.jpg: pictures are kept lossless; name a .png file"),
         ("snap --out none/a.png", "none: no such folder"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_ends_with_one_line_and_code_2(
     workspace: Path, command: str, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

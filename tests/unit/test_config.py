@@ -8,7 +8,7 @@ import pytest
 
 from station import devices
 from station.cell import camera_driver, check_installation
-from station.config import CellConfig, load_cell, open_workspace
+from station.config import Box, CellConfig, load_cell, open_workspace
 from station.devices import RobotInfo
 from station.errors import ConfigError
 from station.geometry import Pose
@@ -41,22 +41,34 @@ def test_the_simulated_cell_differs_from_the_real_one_in_addresses_only() -> Non
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("accept: 0 ", "accept: 1 ", "lines: accept, reject and busy must be three different outputs"),
+        (
+            "accept: 0 ",
+            "accept: 1 ",
+            "lines: accept, reject and busy must be three different outputs",
+        ),
         ("busy: 2", "busy: 8", "lines.busy: "),
         ("busy: 2", "busy: -1", "lines.busy: "),
         ("min_m: [-0.35", "min_m: [0.35", "motion.workspace: every number of min_m must be below"),
         ("min_m: [-0.35", "min_m: [.nan", "motion.workspace.min_m[0]: .nan is not a finite number"),
-        ("keep_out: []", "keep_out: [{min_m: [0, 0, 0], max_m: [1, 1, 1]}]", "motion.keep_out[0].name: missing"),
+        (
+            "keep_out: []",
+            "keep_out: [{min_m: [0, 0, 0], max_m: [1, 1, 1]}]",
+            "motion.keep_out[0].name: missing",
+        ),
         ("speed_limit_m_s: 0.25", "speed_limit_m_s: 0", "motion.speed_limit_m_s: "),
         ("speed_limit_m_s: 0.25", "speed_limit_m_s: 9", "motion.speed_limit_m_s: "),
-        ("speed_limit_m_s: 0.25", "sped_limit_m_s: 0.25", "motion.sped_limit_m_s: unknown key; did you mean speed_limit_m_s?"),
+        (
+            "speed_limit_m_s: 0.25",
+            "sped_limit_m_s: 0.25",
+            "motion.sped_limit_m_s: unknown key; did you mean speed_limit_m_s?",
+        ),
         ("pose_tolerance_m: 0.001", "pose_tolerance_m: 0.1", "motion.pose_tolerance_m: "),
         ("gate: input", "gate: auto", "gate: "),
         ("station: s1", "station: S 1", "station: "),
         ("driver: ur", "driver: ../ur", "robot.driver: "),
         ("tcp: [0, 0, 0.10, 0, 0, 0]", "tcp: [0, 0, 0.10]", "tcp: 3 numbers, not 6"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_named_with_file_and_key(old: str, new: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         cell(old, new)
@@ -98,12 +110,29 @@ def test_a_settings_file_of_the_camera_lies_in_the_workspace() -> None:
     assert config.camera.settings["pfs"] == "calibration/4.pfs"
 
 
-def test_a_box_holds_its_faces() -> None:
-    box = cell().motion.workspace
-    assert box.meets(box.min_m, box.min_m)
-    assert box.meets(box.max_m, box.max_m)
-    assert not box.contains((box.max_m[0] + 1e-9, -0.4, 0.3))
-    assert not box.contains((float("nan"), -0.4, 0.3))
+UNIT = Box(min_m=(0, 0, 0), max_m=(1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), True),  # stands inside
+        ((1.0, 0.5, 0.5), (1.0, 0.5, 0.5), True),  # stands on a face
+        ((1.001, 0.5, 0.5), (1.001, 0.5, 0.5), False),
+        ((-1, 0.5, 0.5), (2, 0.5, 0.5), True),  # straight through
+        ((-1, 1.5, 0.5), (2, 1.5, 0.5), False),  # past it
+        ((-1, 0.5, 0.5), (-0.1, 0.5, 0.5), False),  # ends before it
+        ((-1, 0.5, 0.5), (0, 0.5, 0.5), True),  # ends at its face
+        ((1.1, 0.5, 0.5), (5, 0.5, 0.5), False),  # goes away from it
+        ((-0.5, 0.4, 0.5), (0.4, -0.5, 0.5), False),  # cuts the corner outside
+        ((-0.5, 0.6, 0.5), (0.6, -0.5, 0.5), True),  # cuts the corner
+        ((-1, -1, -1), (2, 2, 2), True),  # along the diagonal
+    ],
+)
+def test_a_way_that_touches_a_box_is_seen(
+    start: tuple[float, float, float], end: tuple[float, float, float], expected: bool
+) -> None:
+    assert UNIT.meets(start, end) == UNIT.meets(end, start) == expected
 
 
 def test_the_view_grows_with_the_distance() -> None:

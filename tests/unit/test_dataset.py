@@ -38,7 +38,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 def captured(dataset: Dataset, sheet: str = SHEET, first: int = 1) -> Manifest:
     """Record a captured sheet of three pictures."""
-    folder = dataset.begin(sheet)
+    folder = dataset.begin("capture", sheet)
     record = manifest(sheet, label="good", split="train")
     for number, capture in enumerate(record.captures, start=first):
         save_image(folder / capture.file, picture(number))
@@ -47,7 +47,7 @@ def captured(dataset: Dataset, sheet: str = SHEET, first: int = 1) -> Manifest:
 
 
 def inspected(dataset: Dataset, sheet: str = SHEET) -> Path:
-    folder = dataset.begin(sheet)
+    folder = dataset.begin("inspection", sheet)
     for number, capture in enumerate(manifest(sheet).captures, start=1):
         save_image(folder / capture.file, picture(number))
     record = manifest(sheet, kind="inspection", verdict=Verdict.ACCEPT, score=0.1)
@@ -101,7 +101,7 @@ def test_a_captured_sheet_lies_in_mvtec_form_beside_its_manifest(dataset: Datase
     assert path == dataset.root / "captures" / f"{SHEET}.json"
     assert again == record
     assert all(dataset.place(again, capture).is_file() for capture in again.captures)
-    assert not dataset.leftovers()
+    assert not dataset.leftovers("capture") + dataset.leftovers("inspection")
 
 
 def test_pictures_on_disk_hash_to_what_their_manifest_says(dataset: Dataset) -> None:
@@ -117,7 +117,7 @@ def test_an_inspected_sheet_is_one_folder_that_appears_at_once(dataset: Dataset)
     assert len(list(folder.glob("*.png"))) == 3
     ((place, record),) = dataset.inspections()
     assert (place, record.verdict) == (folder, Verdict.ACCEPT)
-    assert not dataset.leftovers()
+    assert not dataset.leftovers("capture") + dataset.leftovers("inspection")
 
 
 def test_inspections_never_enter_train_or_test(dataset: Dataset) -> None:
@@ -166,13 +166,13 @@ def test_a_recorded_capture_is_never_replaced(dataset: Dataset) -> None:
 
 
 def test_a_sheet_under_way_is_never_begun_twice(dataset: Dataset) -> None:
-    dataset.begin(SHEET)
+    dataset.begin("capture", SHEET)
     with pytest.raises(DatasetError, match="already being written"):
-        dataset.begin(SHEET)
+        dataset.begin("capture", SHEET)
 
 
 def test_a_capture_without_a_label_is_refused_before_anything_moves(dataset: Dataset) -> None:
-    folder = dataset.begin(SHEET)
+    folder = dataset.begin("capture", SHEET)
     save_image(folder / "a.png", picture(1))
     with pytest.raises(DatasetError, match="label"):
         dataset.record_capture(folder, manifest())
@@ -180,9 +180,10 @@ def test_a_capture_without_a_label_is_refused_before_anything_moves(dataset: Dat
 
 
 def test_what_a_killed_process_left_is_found(dataset: Dataset) -> None:
-    folder = dataset.begin(SHEET)
+    folder = dataset.begin("capture", SHEET)
     save_image(folder / "a.png", picture(1))
-    assert dataset.leftovers() == [folder]
+    assert dataset.leftovers("capture") == [folder]
+    assert dataset.leftovers("inspection") == []
     assert not list(dataset.captures())
     assert not list(dataset.inspections())
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from station.errors import DatasetError, ModelError
+from station.errors import DatasetError
 from station.learn.backbones import random_backbone
 from station.learn.export import Detector, InputForm, Network, freeze, to_bytes
 from station.learn.images import from_mvtec, group_by_unit, read_image
@@ -24,9 +24,11 @@ def detector(form: InputForm = FORM, smoothing: float = 1.0) -> Detector:
     backbone = random_backbone()
     channels = sum(backbone.channels)
     torch.manual_seed(1)
-    head = Head(
-        torch.zeros(channels), torch.ones(channels), torch.eye(channels), 16
-    ).eval().requires_grad_(False)
+    head = (
+        Head(torch.zeros(channels), torch.ones(channels), torch.eye(channels), 16)
+        .eval()
+        .requires_grad_(False)
+    )
     return Detector(Network(backbone, head), form, smoothing)
 
 
@@ -49,7 +51,14 @@ class Brightness(nn.Module):
 
 @pytest.mark.parametrize(
     "shape",
-    [(1, 1, 96, 128), (2, 3, 96, 128), (1, 1, 31, 500), (1, 3, 500, 31), (1, 1, 1, 1), (3, 1, 205, 245)],
+    [
+        (1, 1, 96, 128),
+        (2, 3, 96, 128),
+        (1, 1, 31, 500),
+        (1, 3, 500, 31),
+        (1, 1, 1, 1),
+        (3, 1, 205, 245),
+    ],
 )
 def test_any_frame_is_taken(frozen: torch.jit.ScriptModule, shape: tuple[int, ...]) -> None:
     with torch.inference_mode():

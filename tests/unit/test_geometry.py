@@ -33,9 +33,7 @@ def test_a_pose_survives_its_matrix(pose: Pose) -> None:
 
 
 @given(poses, poses, poses)
-def test_composition_is_associative_and_the_inverse_undoes_it(
-    a: Pose, b: Pose, c: Pose
-) -> None:
+def test_composition_is_associative_and_the_inverse_undoes_it(a: Pose, b: Pose, c: Pose) -> None:
     assert same((a @ b) @ c, a @ (b @ c))
     assert same(a @ a.inverse(), ORIGIN)
     assert same(a.inverse() @ (a @ b), b)

@@ -34,7 +34,7 @@ def truth(tmp_path: Path) -> Path:
 def captured(
     dataset: Dataset, sheet: str = SHEET, label: str = "good", split: str = "train"
 ) -> Manifest:
-    folder = dataset.begin(sheet)
+    folder = dataset.begin("capture", sheet)
     record = manifest(sheet, label=label, split=split)
     for number, capture in enumerate(record.captures, start=1):
         save_image(folder / capture.file, picture(number))
@@ -82,9 +82,7 @@ def test_a_known_defect_moves_its_sheet_to_test_with_its_mask(
     assert_consistent(dataset)
 
 
-def test_a_mask_is_two_valued_and_as_large_as_its_picture(
-    dataset: Dataset, truth: Path
-) -> None:
+def test_a_mask_is_two_valued_and_as_large_as_its_picture(dataset: Dataset, truth: Path) -> None:
     first = captured(dataset).captures[0]
     say(truth, first, "nut")
     paint(truth / f"{first.pixels_sha256}.png", np.where(MASK > 0, 200, 90).astype(np.uint8))
@@ -131,9 +129,7 @@ def test_a_mask_painted_by_hand_is_found_by_the_pictures_name(
     assert_consistent(dataset)
 
 
-def test_a_mask_painted_by_hand_leaves_a_known_label_alone(
-    dataset: Dataset, truth: Path
-) -> None:
+def test_a_mask_painted_by_hand_leaves_a_known_label_alone(dataset: Dataset, truth: Path) -> None:
     """A mask says that there is a defect, not which: the person who captured it said that."""
     first = captured(dataset, label="nut", split="test").captures[0]
     paint(truth / f"{Path(first.file).stem}_mask.png")
@@ -211,14 +207,10 @@ def test_a_defect_in_one_picture_outweighs_good_in_the_others(
     assert find_truth(truth, record.captures[1]) is None
 
 
-def test_the_manifest_stays_readable_and_keeps_what_it_said(
-    dataset: Dataset, truth: Path
-) -> None:
+def test_the_manifest_stays_readable_and_keeps_what_it_said(dataset: Dataset, truth: Path) -> None:
     record = captured(dataset)
     say(truth, record.captures[0], "nut")
     attach(dataset, truth)
     again = read_manifest(dataset.root / "captures" / f"{SHEET}.json")
-    assert [c.pixels_sha256 for c in again.captures] == [
-        c.pixels_sha256 for c in record.captures
-    ]
+    assert [c.pixels_sha256 for c in again.captures] == [c.pixels_sha256 for c in record.captures]
     assert again.files == record.files

@@ -39,9 +39,13 @@ ALLOWED: dict[str, set[str]] = {
     "cell": FILES | {"devices", "motion", "gate"},
     "check": FILES | {"devices", "motion", "cell", "model"},
     "cycle": FILES | {"devices", "dataset", "collect", "motion", "gate", "cell"},
-    "show": FILES | {"dataset", "cycle"},
+    "show": FILES | {"dataset", "cycle", "learn"},  # only to annotate; nothing is loaded
+    "__main__": {"cli"},
+    "intervals": set(),
+    "report": FILES | {"dataset", "intervals"},
+    "bench": FILES | {"dataset", "model", "collect", "cell", "cycle", "devices"},
     "arguments": set(),
-    "run_report": FILES | {"dataset", "label", "model"},
+    "run_report": FILES | {"dataset", "label", "model", "intervals", "report"},
     "learn": FILES | {"dataset", "model", "torchscript", "learn", "worker"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }

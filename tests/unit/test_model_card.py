@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from station.errors import ModelError
-from station.learn.metrics import held_out_rejects
-from station.learn.train import TrainOptions, card_text, train, write_model
+from station.learn.export import card_text, write_model
 from station.learn.images import TrainingImages
+from station.learn.metrics import held_out_rejects
+from station.learn.train import TrainOptions, train
 from station.model import (
     Golden,
     ModelCard,
@@ -147,5 +148,5 @@ def test_impossible_options_are_refused_at_once(
 ) -> None:
     images = TrainingImages(tmp_path, {"a": (tmp_path / "a.png",), "b": (tmp_path / "b.png",)})
     with pytest.raises(ModelError, match=problem):
-        train(images, options, tmp_path, lambda progress: None)
+        train(images, options, tmp_path, lambda _: None)
     assert not (tmp_path / "models").exists()

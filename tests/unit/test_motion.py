@@ -40,9 +40,7 @@ def bench(given: MotionLimits | None = None, start: Pose = HOME) -> Bench:
 
 def plate(thickness_m: float) -> KeepOut:
     """A keep-out plate that stands between HOME and ASIDE."""
-    return KeepOut(
-        name="plate", min_m=(0.052, -0.7, 0.1), max_m=(0.052 + thickness_m, -0.2, 0.7)
-    )
+    return KeepOut(name="plate", min_m=(0.052, -0.7, 0.1), max_m=(0.052 + thickness_m, -0.2, 0.7))
 
 
 def test_a_free_line_is_travelled_and_the_measured_place_returned() -> None:

@@ -75,27 +75,79 @@ def test_a_camera_head_down_is_approached_from_above() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("0.26, 3.14159265, 0, 0]", "0.26, 3.14159265, 0]", "recipes/a.yaml:9: setups[0].pose: 5 numbers, not 6"),
-        ("pose: [-0.055, -0.495, 0.26, 3.14159265, 0, 0]", "pose: 5", "recipes/a.yaml:9: setups[0].pose: 6 numbers expected"),
+        (
+            "0.26, 3.14159265, 0, 0]",
+            "0.26, 3.14159265, 0]",
+            "recipes/a.yaml:9: setups[0].pose: 5 numbers, not 6",
+        ),
+        (
+            "pose: [-0.055, -0.495, 0.26, 3.14159265, 0, 0]",
+            "pose: 5",
+            "recipes/a.yaml:9: setups[0].pose: 6 numbers expected",
+        ),
         ("[-0.055, -0.495", "[x, -0.495", "recipes/a.yaml:9: setups[0].pose: 'x' is not a number"),
-        ("[-0.055, -0.495", "[.nan, -0.495", "recipes/a.yaml:9: setups[0].pose[0]: .nan is not a finite number"),
-        ("[-0.055, -0.495", "[true, -0.495", "recipes/a.yaml:9: setups[0].pose: True is not a number"),
-        ("  - [0.003, 0, 0]", "  - [0.003, 0]", "recipes/a.yaml:20: offsets_m[1]: 2 numbers, not 3"),
-        ("name: left-back", "name: left-front", "recipes/a.yaml:3: top level: two setups are named 'left-front'"),
+        (
+            "[-0.055, -0.495",
+            "[.nan, -0.495",
+            "recipes/a.yaml:9: setups[0].pose[0]: .nan is not a finite number",
+        ),
+        (
+            "[-0.055, -0.495",
+            "[true, -0.495",
+            "recipes/a.yaml:9: setups[0].pose: True is not a number",
+        ),
+        (
+            "  - [0.003, 0, 0]",
+            "  - [0.003, 0]",
+            "recipes/a.yaml:20: offsets_m[1]: 2 numbers, not 3",
+        ),
+        (
+            "name: left-back",
+            "name: left-front",
+            "recipes/a.yaml:3: top level: two setups are named 'left-front'",
+        ),
         ("name: left-back", "name: ../left", "recipes/a.yaml:10: setups[1].name: "),
         ("name: left-back", "name: Left", "recipes/a.yaml:10: setups[1].name: "),
-        ("name: left-back", "nmae: left-back", "recipes/a.yaml:10: setups[1].nmae: unknown key; did you mean name?"),
+        (
+            "name: left-back",
+            "nmae: left-back",
+            "recipes/a.yaml:10: setups[1].nmae: unknown key; did you mean name?",
+        ),
         ("exposure_us: 8000", "exposure_us: 0", "recipes/a.yaml:30: exposure_us: "),
-        ("exposure_us: 8000", "exposure_ms: 8", "recipes/a.yaml:30: exposure_ms: unknown key; did you mean exposure_us?"),
+        (
+            "exposure_us: 8000",
+            "exposure_ms: 8",
+            "recipes/a.yaml:30: exposure_ms: unknown key; did you mean exposure_us?",
+        ),
         ("gain_db: 0", "gain_db: -1", "recipes/a.yaml:31: gain_db: "),
         ("shot_speed_m_s: 0.10", "shot_speed_m_s: 0", "recipes/a.yaml:26: shot_speed_m_s: "),
-        ("sheet_size_m: [0.24, 0.20]", "sheet_size_m: [0.24, -0.2]", "recipes/a.yaml:4: sheet_size_m: -0.2 is not above zero"),
-        ("smallest_defect_mm: 3", "smallest_defect_mm: 3\nmodel: glassfiber", "recipes/a.yaml:34: model: "),
-        ("smallest_defect_mm: 3", "smallest_defect_mm: 3\nmodel: ../x/1", "recipes/a.yaml:34: model: "),
-        ("smallest_defect_mm: 3", "smallest_defect_mm: 3\nthreshold: .inf", "recipes/a.yaml:34: threshold: .inf is not"),
-        ("smallest_defect_mm: 3", "smallest_defect_mm: 3\nmodel_input: tile", "recipes/a.yaml:34: model_input: "),
+        (
+            "sheet_size_m: [0.24, 0.20]",
+            "sheet_size_m: [0.24, -0.2]",
+            "recipes/a.yaml:4: sheet_size_m: -0.2 is not above zero",
+        ),
+        (
+            "smallest_defect_mm: 3",
+            "smallest_defect_mm: 3\nmodel: glassfiber",
+            "recipes/a.yaml:34: model: ",
+        ),
+        (
+            "smallest_defect_mm: 3",
+            "smallest_defect_mm: 3\nmodel: ../x/1",
+            "recipes/a.yaml:34: model: ",
+        ),
+        (
+            "smallest_defect_mm: 3",
+            "smallest_defect_mm: 3\nthreshold: .inf",
+            "recipes/a.yaml:34: threshold: .inf is not",
+        ),
+        (
+            "smallest_defect_mm: 3",
+            "smallest_defect_mm: 3\nmodel_input: tile",
+            "recipes/a.yaml:34: model_input: ",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_named_with_file_line_and_key(old: str, new: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         recipe(old, new)

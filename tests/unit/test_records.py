@@ -93,7 +93,7 @@ def test_a_manifest_of_another_form_is_refused(key: str, value: object) -> None:
 
 def test_a_capture_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        capture(1).score = 0.0
+        capture(1).score = 0.0  # type: ignore[misc]
 
 
 def test_the_hash_is_of_the_pixels_not_of_their_layout_in_memory() -> None:
@@ -104,7 +104,13 @@ def test_the_hash_is_of_the_pixels_not_of_their_layout_in_memory() -> None:
 
 
 def test_every_kind_of_error_has_its_exit_code() -> None:
-    codes = {StationError: 1, ConfigError: 2, DeviceError: 3, ModelError: 4, DatasetError: 5}
+    codes: dict[type[StationError], int] = {
+        StationError: 1,
+        ConfigError: 2,
+        DeviceError: 3,
+        ModelError: 4,
+        DatasetError: 5,
+    }
     for error, code in codes.items():
         assert error.exit_code == code
     assert RobotStopped.exit_code == 3

@@ -18,8 +18,12 @@ def dataset(tmp_path: Path) -> Dataset:
     return dataset
 
 
-def resume(dataset: Dataset, label: str = "good", sheets: int = 3, **options: bool) -> CaptureSession:
-    return CaptureSession.resume(dataset, label, "train", sheets, restart=options.get("restart", False))
+def resume(
+    dataset: Dataset, label: str = "good", sheets: int = 3, **options: bool
+) -> CaptureSession:
+    return CaptureSession.resume(
+        dataset, label, "train", sheets, restart=options.get("restart", False)
+    )
 
 
 def test_a_session_begins_with_nothing_done(dataset: Dataset) -> None:

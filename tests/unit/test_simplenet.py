@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from station.errors import ModelError
 from station.learn import synthetic
 from station.learn.backbones import load_backbone, random_backbone
 from station.learn.metrics import clopper_pearson, image_auroc
@@ -14,7 +15,6 @@ from station.learn.simplenet import (
     patch_features,
     train_head,
 )
-from station.errors import ModelError
 
 CHANNELS = (5, 7, 9)
 QUICK = HeadOptions(hidden=16, steps=40, batch=256)
@@ -31,7 +31,7 @@ def features(seed: int, images: int = 2) -> list[torch.Tensor]:
 
 def trained(seed: int = 0, options: HeadOptions = QUICK) -> Head:
     bank = patch_features(features(0, images=8)).flatten(0, 2)
-    return train_head(bank, options, seed, lambda step, loss: None)
+    return train_head(bank, options, seed, lambda *_: None)
 
 
 def test_folded_head_equals_the_head_it_came_from() -> None:
@@ -61,7 +61,7 @@ def test_training_tells_noise_from_the_good() -> None:
 def test_a_channel_that_never_changes_does_not_break_the_scale() -> None:
     bank = patch_features(features(0)).flatten(0, 2)
     bank[:, 3] = 1.0
-    head = train_head(bank, QUICK, 0, lambda step, loss: None)
+    head = train_head(bank, QUICK, 0, lambda *_: None)
     with torch.inference_mode():
         assert torch.isfinite(head(bank)).all()
 

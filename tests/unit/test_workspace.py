@@ -46,7 +46,7 @@ def test_a_workspace_cannot_be_made_of_a_file(tmp_path: Path, name: str) -> None
 
 def test_without_an_active_recipe_those_there_are_listed(tmp_path: Path) -> None:
     init(tmp_path)
-    with pytest.raises(ConfigError, match="no active recipe; .* there are: glassfiber"):
+    with pytest.raises(ConfigError, match=r"no active recipe; .* there are: glassfiber"):
         active_recipe(tmp_path)
 
 
