@@ -135,7 +135,12 @@ class ExactPhotographs:
         self._shown = Picture(*self._photographs.read(number))
         return Sheet(number, self._photographs.entries[number].label)
 
-    def picture(self, tool: Pose, exposure_us: float, gain_db: float) -> Picture:
+    def picture(
+        self,
+        tool: Pose,  # noqa: ARG002
+        exposure_us: float,  # noqa: ARG002
+        gain_db: float,  # noqa: ARG002
+    ) -> Picture:
         """Return the photograph; black while none is laid."""
         if self._shown is None:
             width, height = self.size

@@ -19,7 +19,7 @@ from station.learn.simplenet import HeadOptions
 from station.learn.train import Progress, TrainOptions, train
 from station.model import ModelCard, load_card, open_model
 
-OPTIONS = TrainOptions("cloth", input_size=64, head=HeadOptions(hidden=16, steps=40, batch=256))
+OPTIONS = TrainOptions("cloth", input_size=64, head=HeadOptions(hidden=64, steps=120, batch=512))
 
 
 def quiet(_: Progress) -> None:

@@ -162,7 +162,7 @@ def test_an_error_while_starting_arrives_as_itself(start: Callable[..., Worker])
 
 def test_a_child_that_does_not_get_ready_is_killed(start: Callable[..., Worker]) -> None:
     started = time.monotonic()
-    with pytest.raises(WorkerError, match="no answer to start within 0.5 s"):
+    with pytest.raises(WorkerError, match=r"no answer to start within 0.5 s"):
         start("Hangs", deadline_s=0.5)
     assert time.monotonic() - started < 2
 

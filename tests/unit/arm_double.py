@@ -33,7 +33,7 @@ class ArmDouble:
         self.stops = 0
         self.miss = Pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         self.trouble: BaseException | None = None
-        self.on_output: Callable[[int], None] = lambda outputs: None
+        self.on_output: Callable[[int], None] = lambda _: None
 
     def info(self) -> RobotInfo:
         return RobotInfo("3.15", TCP, 1.2)
@@ -75,7 +75,8 @@ class ArmDouble:
         return forward(joints) @ TCP
 
     def set_outputs(self, values: dict[int, bool], deadline_s: float) -> None:
-        """Drive one line after the other, as a controller does."""
+        """Drive one line after the other, as a controller does; never late."""
+        assert deadline_s > 0
         for line, value in values.items():
             before = self.outputs
             self.outputs = before | 1 << line if value else before & ~(1 << line)

@@ -75,7 +75,9 @@ def test_a_wrong_command_line_ends_with_usage_and_code_2(
 
 
 def test_the_simulators_command_keeps_its_own_options() -> None:
-    args = arguments.parse(["sim", "--speed", "4", "--", "station", "capture", "--sheets", "2", "--json"])
+    args = arguments.parse(
+        ["sim", "--speed", "4", "--", "station", "capture", "--sheets", "2", "--json"]
+    )
     assert args.rest in (
         ["--", "station", "capture", "--sheets", "2", "--json"],
         ["station", "capture", "--sheets", "2", "--json"],

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from station.geometry import Pose
@@ -27,11 +27,13 @@ def test_a_pose_has_six_numbers() -> None:
         Pose.of([1, 2, 3, 4, 5])
 
 
+@settings(max_examples=40)
 @given(poses)
 def test_a_pose_survives_its_matrix(pose: Pose) -> None:
     assert same(Pose.from_matrix(pose.matrix()), pose)
 
 
+@settings(max_examples=40)
 @given(poses, poses, poses)
 def test_composition_is_associative_and_the_inverse_undoes_it(a: Pose, b: Pose, c: Pose) -> None:
     assert same((a @ b) @ c, a @ (b @ c))
@@ -69,6 +71,7 @@ def test_half_a_turn_about_every_axis_survives_its_matrix() -> None:
         assert Pose.from_matrix(pose.matrix()).angle_rad(pose) < 1e-6
 
 
+@settings(max_examples=40)
 @given(poses, poses, st.floats(0, 1))
 def test_a_line_runs_evenly_from_start_to_end(a: Pose, b: Pose, fraction: float) -> None:
     between = a.interpolate(b, fraction)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,14 @@ def modules() -> list[Path]:
     return sorted(p for p in PACKAGE.rglob("*.py") if "templates" not in p.parts)
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imports(path: Path) -> Iterator[str]:
     """Yield every module a file imports, wherever in it the import stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -127,7 +133,7 @@ def test_only_motion_guard_calls_move() -> None:
     for path in modules():
         if own(path) == "sim":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Attribute) and node.attr in {"move", "moveL", "moveJ"}:
                 found.add(path.relative_to(PACKAGE).as_posix())
     assert found <= {"motion.py", "devices/ur_child.py"}
@@ -144,7 +150,7 @@ def test_only_the_command_line_prints() -> None:
     for path in modules():
         if own(path) in {"sim", "learn"}:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Name) and node.id == "print":
                 printing.add(own(path))
     assert printing <= {"cli", "show"}

@@ -95,6 +95,7 @@ def test_jpeg_is_shown_as_it_decodes(tmp_path: Path) -> None:
     scene = open_scene(SimOptions(sheets=tmp_path))
     scene.lay(0)
     decoded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert decoded is not None
     assert np.array_equal(scene.picture(ABOVE, 8000.0, 0.0).image, decoded)
 
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from station.errors import ConfigError
@@ -199,6 +199,7 @@ def test_the_schema_for_editors_knows_every_key() -> None:
     assert schema["additionalProperties"] is False
 
 
+@settings(max_examples=30)
 @given(st.integers(0, len(TEXT) - 1), st.sampled_from("0 -:[]{}\n.#x&\"'"))
 def test_one_wrong_character_never_ends_in_a_traceback(at: int, character: str) -> None:
     try:
