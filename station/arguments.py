@@ -164,7 +164,12 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     train.add_argument("--dataset", type=Path, metavar="DIR", help="an MVTec tree with train/good")
     train.add_argument("--model", metavar="NAME", help="default: the recipe's or folder's name")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--images", type=_count, metavar="N", help="learn from N sheets only (in a tree without sheets: N images)")
+    train.add_argument(
+        "--images",
+        type=_count,
+        metavar="N",
+        help="learn from N sheets only (in a tree without sheets: N images)",
+    )
     train.add_argument(
         "--input-size", type=_count, default=256, metavar="PX", help="long side the model sees"
     )

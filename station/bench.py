@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -80,6 +81,8 @@ def bench_cycle(
                     started = time.monotonic()
                     if number % 2 == 0:
                         done = cycle.inspect_sheet(f"bench-{number}", run, judging)
+                        if done.error is not None:
+                            raise done.error
                         cycle.leave_sheet(run)
                     else:
                         _bare_sheet(run)
@@ -90,7 +93,7 @@ def bench_cycle(
                     held_ms.append(held)
                     (bare_ms if number % 2 else full_ms).append(1e3 * (ended - started) - held)
                     if number % 2 == 0:
-                        to_line_ms.append(done.frame_to_line_ms)
+                        to_line_ms.append(done.frame_to_line_ms or math.inf)
                         for name, value in _stages(done.manifest):
                             stages.setdefault(name, []).append(value)
                 collector.close()

@@ -6,17 +6,19 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import structlog
 from filelock import FileLock, Timeout
 
 from station import devices
-from station.config import CellConfig, Driver
+from station.config import CellConfig, Driver, LoadedCell
 from station.devices import Camera, Robot, RobotInfo
 from station.errors import ConfigError, DeviceError
 from station.gate import Gate
 from station.motion import MotionGuard
+from station.strict import dotted, line_of
 
 TCP_TOLERANCE_M = 1e-4
 TCP_TOLERANCE_RAD = 1e-3
@@ -35,7 +37,7 @@ class Cell(NamedTuple):
 
 @contextmanager
 def open_cell(
-    config: CellConfig, workspace: Path, ask: Callable[[], None] | None = None
+    config: CellConfig, workspace: Path, ask: Callable[[Event], None] | None = None
 ) -> Iterator[Cell]:
     """Open camera and robot for the length of the block; only one process at a time may.
 
@@ -94,6 +96,16 @@ def station_lock(workspace: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def check_drivers(cell: LoadedCell) -> None:
+    """Check the drivers' own settings before anything is opened."""
+    for name, device in (("robot", cell.config.robot), ("camera", cell.config.camera)):
+        found = devices.problem(device)
+        if found is not None:
+            at = (name, *found[0])
+            line = line_of(cell.path, at)
+            raise ConfigError(f"{cell.path}:{line}: {dotted(at)}: {found[1]}")
 
 
 def camera_driver(config: CellConfig, workspace: Path) -> Driver:

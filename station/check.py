@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from station import devices
-from station.cell import camera_driver
+from station.cell import check_drivers
 from station.config import LoadedCell
 from station.devices import Robot
 from station.errors import MoveRefused, StationError
-from station.geometry import Pose
 from station.kinematics import Joints, forward, inverse
 from station.model import ModelCard, load_card
 from station.motion import LineChecker
-from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot, travel
+from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot
 
 DEFAULT_MODEL_WIDTH_PX = 256
 # Elbow up, camera down: where the search for joint angles begins.
@@ -33,8 +30,7 @@ class Finding(NamedTuple):
 def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Iterator[Finding]:
     """Check what can be known without the robot."""
     recipe, config = loaded.recipe, cell.config
-    devices.check(config.robot, f"{cell.path}: robot")
-    devices.check(camera_driver(config, workspace), f"{cell.path}: camera")
+    check_drivers(cell)
     shots = recipe.shots(lambda joints: forward(joints) @ config.tcp)
     yield from _check_lines(shots, recipe, cell)
     card = None
@@ -78,30 +74,14 @@ def _check_lines(shots: list[Shot], recipe: Recipe, cell: LoadedCell) -> Iterato
     if joints is None:
         yield Finding("error", f"setup {shots[0].setup}: out of the arm's reach")
         return
-    for name, target, speed_m_s in _legs(shots, recipe.travel_speed_m_s, recipe.shot_speed_m_s):
-        try:
-            joints = lines.check(
-                place, joints, target, min(speed_m_s, config.motion.speed_limit_m_s)
-            )
-        except MoveRefused as error:
-            yield Finding("error", f"on the way {name}: {error.problem}")
-            return
-        place = target
+    try:
+        lines.check_route(place, joints, recipe.route(shots))
+    except MoveRefused as error:
+        yield Finding("error", error.problem)
+        return
     yield Finding(
         "ok", f"{len(shots)} shots: every line is inside the workspace and the arm's reach"
     )
-
-
-def _legs(
-    shots: list[Shot], travel_m_s: float, shot_m_s: float
-) -> Iterator[tuple[str, Pose, float]]:
-    """Yield every line of a cycle as the loop travels it, with its name and speed."""
-    for previous, shot in pairwise([shots[0], *shots]):
-        name = f"to {shot.setup} shot {shot.number}"
-        if previous.setup != shot.setup:
-            yield from ((name, pose, travel_m_s) for pose in travel(previous, shot))
-        yield name, shot.pose, shot_m_s
-    yield from (("back", pose, travel_m_s) for pose in travel(shots[-1], shots[0]))
 
 
 def _check_input(model_input: str, card: ModelCard) -> Iterator[Finding]:

@@ -9,10 +9,12 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
@@ -78,6 +80,8 @@ def schema(args: argparse.Namespace) -> int:
     from station.config import CellConfig
     from station.recipe import Recipe
 
+    if args.dir.exists() and not args.dir.is_dir():
+        raise ConfigError(f"{args.dir}: is a file")
     for name, model in (("recipe", Recipe), ("cell", CellConfig)):
         path = args.dir / f"{name}.schema.json"
         args.dir.mkdir(parents=True, exist_ok=True)
@@ -402,10 +406,13 @@ def _workspace(args: argparse.Namespace) -> Path:
 
 
 def _cell(args: argparse.Namespace, workspace: Path) -> LoadedCell:
+    from station.cell import check_drivers
     from station.config import load_cell
 
     named = args.cell or os.environ.get("STATION_CELL")
-    return load_cell(Path(named) if named else workspace / "calibration" / "cell.yaml")
+    cell = load_cell(Path(named) if named else workspace / "calibration" / "cell.yaml")
+    check_drivers(cell)
+    return cell
 
 
 def _recipe(args: argparse.Namespace, workspace: Path) -> LoadedRecipe:
@@ -457,26 +464,33 @@ def _recipe_light(
 ) -> dict[str, float]:
     """Exposure and gain of the recipe in use: the emulator cannot tell what it was set to."""
     from station.recipe import load_recipe
+    from station.workspace import active_recipe
 
     name = args.recipe
-    if name is None and "--recipe" in command[:-1]:
-        name = command[command.index("--recipe") + 1]
-    if name is None:
+    for word, following in pairwise([*command, ""]):
+        if name is None and word == "--recipe":
+            name = following
+        elif name is None and word.startswith("--recipe="):
+            name = word.removeprefix("--recipe=")
+    if name is None and not (workspace / "run" / "recipe").is_file():
         return {}
+    name = name or active_recipe(workspace)
     recipe = load_recipe(workspace, name).recipe
     return {"exposure_us": recipe.exposure_us, "gain_db": recipe.gain_db}
 
 
-def _ask(cell: LoadedCell) -> Callable[[], None] | None:
+def _ask(cell: LoadedCell) -> Callable[[threading.Event], None] | None:
     if cell.config.gate == "input":
         return None
 
-    def ask() -> None:
+    def ask(stop: threading.Event) -> None:
         show.say("lay a sheet and press Enter")
-        if not sys.stdin.readline():
-            raise ConfigError(
-                "gate: manual needs someone at the keyboard; standard input is closed"
-            )
+        while not stop.is_set():
+            ready, _, _ = select.select([sys.stdin], [], [], 0.2)
+            if ready and not sys.stdin.readline():
+                raise ConfigError("gate: manual needs a keyboard; standard input is closed")
+            if ready:
+                return
 
     return ask
 

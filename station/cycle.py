@@ -16,7 +16,7 @@ from structlog.contextvars import bound_contextvars
 from station.cell import Cell
 from station.collect import NOTHING, Collected, Collector, Predictor
 from station.config import LoadedCell
-from station.dataset import Dataset, describe, now
+from station.dataset import MANIFEST, Dataset, describe, now
 from station.devices import RobotStatus
 from station.errors import DatasetError, IncompleteFrame, ModelError, StationError
 from station.recipe import LoadedRecipe, Shot, travel
@@ -67,7 +67,8 @@ class Inspected(NamedTuple):
 
     manifest: Manifest
     folder: Path
-    frame_to_line_ms: float
+    frame_to_line_ms: float | None
+    error: StationError | None = None
 
 
 class Spent:
@@ -104,9 +105,10 @@ def inspect(
             sheet = f"{job.run}-{number:06d}"
             with bound_contextvars(sheet=sheet):
                 inspected = inspect_sheet(sheet, run, judging)
-                leave_sheet(run)
+                if inspected.error is None:
+                    leave_sheet(run)
             yield inspected
-            _stop_if_it_cannot_go_on(inspected.manifest)
+            _stop_if_it_cannot_go_on(inspected)
 
 
 def capture(
@@ -140,6 +142,8 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
         # Every sheet begins above the first setup.
         for previous, shot in pairwise([run.shots[0], *run.shots]):
             collection.add(shot, *take_shot(shot, previous, run, spent))
+    except StationError as error:
+        return _record_unjudged(folder, sheet, run, judging, spent, collection.finish(), error)
     except BaseException as error:
         _record_unjudged(folder, sheet, run, judging, spent, collection.finish(), error)
         raise
@@ -190,9 +194,10 @@ def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> tuple[Robot
 
 
 def begin_run(cell: Cell, job: Job, dataset: Dataset, collector: Collector) -> Run:
-    """Bring lines and camera to where every run begins; nothing moves yet."""
+    """Check the whole way, then set lines and camera; nothing moves yet."""
     recipe = job.recipe.recipe
     shots = recipe.shots(cell.motion.forward)
+    cell.motion.check_route(recipe.route(shots))
     cell.gate.reset(job.stop)
     cell.camera.configure(recipe.exposure_us, recipe.gain_db)
     return Run(cell, job, dataset, collector, shots)
@@ -222,6 +227,7 @@ def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | 
     folder = run.dataset.begin("capture", sheet)
     collection = run.collector.sheet(sheet, folder)
     reasons: tuple[str, ...] = ()
+    failed: StationError | None = None
     try:
         begin_sheet(run)
         for previous, shot in pairwise([run.shots[0], *run.shots]):
@@ -230,6 +236,9 @@ def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | 
                 break
             collection.add(shot, *take_shot(shot, previous, run, spent))
             yield Progress(sheet, shot)
+    except StationError as error:
+        failed = error
+        reasons = (_reason(error),)
     except BaseException as error:
         reasons = (_reason(error),)
         raise
@@ -241,6 +250,8 @@ def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | 
         run.dataset.record_capture(folder, manifest)
     log.info("sheet.captured", shots=len(collected.captures), complete=manifest.complete)
     yield manifest
+    if failed is not None:
+        raise failed
     if collected.problems:
         raise DatasetError(f"sheet {sheet} is incomplete: {collected.problems[0]}")
 
@@ -253,14 +264,15 @@ def _record_unjudged(
     spent: Spent,
     collected: Collected,
     error: BaseException,
-) -> None:
+) -> Inspected:
     """No verdict, no line: what was captured is kept, marked, and the reason goes up."""
     reason = _reason(error)
     manifest = _manifest("inspection", sheet, run.job, spent, collected, (reason,)).model_copy(
         update={"verdict": Verdict.NONE, **_judged_by(judging)}
     )
     target = run.dataset.record_inspection(folder, manifest)
-    log.error("sheet.unjudged", reason=reason, last_pose=_last_pose(manifest), record=str(target))
+    log.error("sheet.unjudged", reason=reason, last_pose=_last_pose(manifest))
+    return Inspected(manifest, target, None, error if isinstance(error, StationError) else None)
 
 
 def _travel(run: Run, previous: Shot, shot: Shot) -> None:
@@ -317,7 +329,10 @@ def _judged_by(judging: Judging) -> dict[str, object]:
     }
 
 
-def _stop_if_it_cannot_go_on(manifest: Manifest) -> None:
+def _stop_if_it_cannot_go_on(inspected: Inspected) -> None:
+    manifest = inspected.manifest
+    if inspected.error is not None:
+        raise inspected.error
     if manifest.verdict is Verdict.NONE:
         raise DatasetError(f"sheet {manifest.sheet} has no verdict: {'; '.join(manifest.reasons)}")
     problems = [capture.problem for capture in manifest.captures if capture.problem]
@@ -328,7 +343,8 @@ def _stop_if_it_cannot_go_on(manifest: Manifest) -> None:
 def _adopt_leftovers(dataset: Dataset, job: Job, judging: Judging) -> None:
     """Record sheets that a killed process left behind, so that none is without an outcome."""
     for folder in dataset.leftovers("inspection"):
-        files = {path.name: describe(path) for path in sorted(folder.glob("[!.]*"))}
+        found = [path for path in sorted(folder.glob("[!.]*")) if path.name != MANIFEST]
+        files = {path.name: describe(path) for path in found}
         reason = "the process ended before this sheet was finished"
         manifest = _manifest(
             "inspection", folder.name, job, Spent(), NOTHING, (reason,)

@@ -8,10 +8,12 @@ data/<recipe>/.partial/{capture,inspection}/<sheet>/            the sheet being 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -37,9 +39,11 @@ class Dataset:
     def __init__(self, workspace: Path, recipe: str) -> None:
         self.root = workspace / "data" / recipe
         self._partial = self.root / ".partial"
+        self._last_sha256: str | None = None
 
     def begin(self, kind: Kind, sheet: str) -> Path:
         """Make the folder in which a sheet is collected; same file system as its final place."""
+        self._refuse_recorded(sheet)
         folder = self._partial / kind / sheet
         try:
             folder.mkdir(parents=True)
@@ -56,22 +60,17 @@ class Dataset:
         """
         day = self.root / "inspections" / f"{manifest.started_at:%Y-%m-%d}"
         target = day / manifest.sheet
-        if target.exists():
-            raise DatasetError(f"{target}: this sheet is already recorded")
-        chained = manifest.model_copy(update={"previous": self._head()})
-        text = _dump(chained)
+        text = _dump(manifest.model_copy(update={"previous": self._last_record()}))
         write_durably(folder / MANIFEST, text)
         try:
             day.mkdir(parents=True, exist_ok=True)
             _sync_folder(folder)
             folder.rename(target)
-            _sync_folder(day)
-            _sync_folder(folder.parent)
+            for changed in (day, day.parent, folder.parent):
+                _sync_folder(changed)
         except OSError as error:
             raise DatasetError(f"{target}: {error.strerror}") from error
-        write_durably(
-            self.root / "inspections" / ".head", hashlib.sha256(text).hexdigest().encode()
-        )
+        self._last_sha256 = hashlib.sha256(text).hexdigest()
         return target
 
     def record_capture(self, folder: Path, manifest: Manifest) -> Path:
@@ -88,6 +87,7 @@ class Dataset:
                     (folder / capture.file).replace(target / capture.file)
             _sync_folder(target)
             write_durably(path, _dump(manifest))
+            _sync_folder(path.parent)
             shutil.rmtree(folder)
         except OSError as error:
             raise DatasetError(f"{target}: {error.strerror}") from error
@@ -111,9 +111,30 @@ class Dataset:
         """Return folders of sheets that a killed process left unfinished."""
         return sorted(path for path in (self._partial / kind).glob("*") if path.is_dir())
 
-    def _head(self) -> str | None:
-        path = self.root / "inspections" / ".head"
-        return path.read_text(encoding="ascii").strip() if path.exists() else None
+    def _last_record(self) -> str | None:
+        """Return the sha256 of the newest inspection's manifest: the records are the chain."""
+        if self._last_sha256 is None:
+            folders = [p for p in (self.root / "inspections").glob("*/*") if p.is_dir()]
+            newest = max(folders, key=lambda p: _order(p.name), default=None)
+            if newest is not None and (newest / MANIFEST).exists():
+                self._last_sha256 = describe(newest / MANIFEST).sha256
+        return self._last_sha256
+
+    def _refuse_recorded(self, sheet: str) -> None:
+        """Ids come again if run/boot was lost; a record is never replaced."""
+        recorded = [self.root / "captures" / f"{sheet}.json"]
+        recorded += (self.root / "inspections").glob(f"*/{sheet}")
+        for path in recorded:
+            if path.exists():
+                raise DatasetError(
+                    f"{path}: this sheet is already recorded; "
+                    "write the highest boot number used in data/ into run/boot"
+                )
+
+
+def _order(sheet: str) -> list[int]:
+    """Order ids by boot and counter, whatever the clock said."""
+    return [int(number) for number in re.findall(r"\d+", sheet)[-2:]]
 
 
 def save_image(path: Path, image: Image) -> FileEntry:
@@ -168,7 +189,8 @@ def write_durably(path: Path, content: bytes) -> FileEntry:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise DatasetError(f"{path}: {error.strerror}") from error
     return FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 

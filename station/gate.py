@@ -28,7 +28,7 @@ class Gate:
         robot: Robot,
         lines: Lines,
         timeout_s: float,
-        ask: Callable[[], None] | None = None,
+        ask: Callable[[threading.Event], None] | None = None,
     ) -> None:
         self._robot = robot
         self._lines = lines
@@ -38,17 +38,19 @@ class Gate:
     def reset(self, stop: threading.Event) -> None:
         """Lower every line before the first sheet.
 
-        A busy line still high tells of a sheet that was never finished: it has to go first.
+        A line still high tells of a sheet that an earlier run began or judged: it has to go first.
         """
-        unfinished = self._robot.status().outputs >> self._lines.busy & 1
+        outputs = self._robot.status().outputs
+        lines = (self._lines.busy, self._lines.accept, self._lines.reject)
+        seen_before = any(outputs >> line & 1 for line in lines)
         self._clear()
-        if unfinished and self._ask is None:
+        if seen_before and self._ask is None:
             self._wait_present(False, stop)
 
     def wait_for_sheet(self, stop: threading.Event) -> bool:
         """Wait until a sheet lies there; False when asked to stop meanwhile."""
         if self._ask is not None:
-            self._ask()
+            self._ask(stop)
             return not stop.is_set()
         return self._wait_present(True, stop)
 
@@ -71,10 +73,9 @@ class Gate:
         self._set(accept=False, reject=False, busy=False)
 
     def _set(self, *, accept: bool, reject: bool, busy: bool) -> None:
-        self._robot.set_outputs(
-            {self._lines.accept: accept, self._lines.reject: reject, self._lines.busy: busy},
-            OUTPUT_S,
-        )
+        wanted = {self._lines.accept: accept, self._lines.reject: reject, self._lines.busy: busy}
+        # Lines fall before any rises, so that accept and reject are never high together.
+        self._robot.set_outputs(dict(sorted(wanted.items(), key=lambda line: line[1])), OUTPUT_S)
 
     def _wait_present(self, wanted: bool, stop: threading.Event) -> bool:
         end = time.monotonic() + self._timeout_s

@@ -15,6 +15,7 @@ from station.dataset import Dataset, read_image, save_image, write_durably
 from station.errors import DatasetError
 from station.records import Capture, Image, Manifest
 
+UNNAMED = "defect"  # a mask says that there is one, not which
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -36,7 +37,7 @@ def find_truth(folder: Path, capture: Capture) -> Truth | None:
     mask = next((path for path in (painted, hashed) if path.exists()), None)
     path = folder / f"{capture.pixels_sha256}.json"
     if not path.exists():
-        return Truth("defect", "defect", mask) if mask else None
+        return Truth(UNNAMED, UNNAMED, mask) if mask else None
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         sheet_label = str(content["label"])
@@ -63,57 +64,101 @@ def attach(dataset: Dataset, folder: Path) -> Counter[str]:
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
+    labelled = [
+        _labelled(path, manifest, folder, dataset) for path, manifest in list(dataset.captures())
+    ]
     counts: Counter[str] = Counter()
-    for path, manifest in list(dataset.captures()):
-        found = [(capture, find_truth(folder, capture)) for capture in manifest.captures]
-        known = [truth for _, truth in found if truth is not None]
-        if not known:
-            continue
-        sheet_label = next((t.sheet_label for t in known if t.sheet_label != "good"), "good")
-        split = "test" if sheet_label != "good" else manifest.split
-        captures = tuple(
-            capture.model_copy(update={"label": truth.label if truth else capture.label})
-            for capture, truth in found
-        )
-        labelled = manifest.model_copy(
-            update={"label": sheet_label, "split": split, "captures": captures}
-        )
-        for (before, truth), after in zip(found, captures, strict=True):
-            _move(dataset.place(manifest, before), dataset.place(labelled, after))
-            if truth is not None:
-                counts[truth.label] += 1
-                _write_mask(dataset, after, truth)
-        text = json.dumps(
-            labelled.model_dump(mode="json", by_alias=True, exclude_none=True), indent=1
-        )
-        write_durably(path, f"{text}\n".encode())
+    for sheet in labelled:
+        if sheet is not None:
+            counts.update(_write(sheet, dataset))
     return counts
 
 
+class _Labelled(NamedTuple):
+    """One sheet before and after, with the masks that were checked before anything is moved."""
+
+    path: Path
+    before: Manifest
+    after: Manifest
+    masks: dict[str, Image]
+    known: list[str]
+
+
+def _labelled(path: Path, manifest: Manifest, folder: Path, dataset: Dataset) -> _Labelled | None:
+    found = {c.file: find_truth(folder, c) for c in manifest.captures}
+    known = [truth for truth in found.values() if truth is not None]
+    if not known:
+        return None
+    sheet_label = _sheet_label([truth.sheet_label for truth in known], str(manifest.label))
+    captures = []
+    masks = {}
+    for capture in manifest.captures:
+        place = dataset.place(manifest, capture)
+        if not place.exists():
+            raise DatasetError(f"{place}: missing, though its manifest names it")
+        truth = found[capture.file]
+        if truth is None:
+            captures.append(capture)
+            continue
+        label = sheet_label if truth.label == UNNAMED else truth.label
+        captures.append(capture.model_copy(update={"label": label}))
+        if truth.mask is not None and label != "good":
+            masks[capture.file] = _read_mask(truth.mask, capture)
+    after = manifest.model_copy(
+        update={
+            "label": sheet_label,
+            "split": "test" if sheet_label != "good" else manifest.split,
+            "captures": tuple(captures),
+        }
+    )
+    labels = [sheet_label if truth.label == UNNAMED else truth.label for truth in known]
+    return _Labelled(path, manifest, after, masks, labels)
+
+
+def _sheet_label(labels: list[str], before: str) -> str:
+    """A named defect outweighs good; a mask alone keeps the defect the sheet was captured as."""
+    named = [label for label in labels if label not in {"good", UNNAMED}]
+    if named:
+        return named[0]
+    if UNNAMED in labels:
+        return before if before != "good" else UNNAMED
+    return "good"
+
+
+def _write(sheet: _Labelled, dataset: Dataset) -> list[str]:
+    for before, after in zip(sheet.before.captures, sheet.after.captures, strict=True):
+        _move(dataset.place(sheet.before, before), dataset.place(sheet.after, after))
+        old = _mask_place(dataset, sheet.before, before)
+        new = _mask_place(dataset, sheet.after, after)
+        if after.file in sheet.masks:
+            new.parent.mkdir(parents=True, exist_ok=True)
+            save_image(new, sheet.masks[after.file])
+            if old != new:
+                old.unlink(missing_ok=True)
+        elif old.exists():
+            _move(old, new)
+    content = sheet.after.model_dump(mode="json", by_alias=True, exclude_none=True)
+    write_durably(sheet.path, f"{json.dumps(content, indent=1)}\n".encode())
+    return sheet.known
+
+
+def _mask_place(dataset: Dataset, manifest: Manifest, capture: Capture) -> Path:
+    label = str(capture.label or manifest.label)
+    return dataset.root / "ground_truth" / label / f"{Path(capture.file).stem}_mask.png"
+
+
 def _move(source: Path, target: Path) -> None:
-    if source == target:
-        return
-    if not source.exists():
-        raise DatasetError(f"{source}: missing, though its manifest names it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.replace(target)
+    if source != target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
 
 
-def _write_mask(dataset: Dataset, capture: Capture, truth: Truth) -> None:
-    if truth.mask is None or truth.label == "good":
-        return
-    mask = _read_mask(truth.mask)
-    if mask.shape != (capture.height, capture.width):
+def _read_mask(path: Path, capture: Capture) -> Image:
+    mask = read_image(path)
+    if mask.shape[:2] != (capture.height, capture.width):
         raise DatasetError(
-            f"{truth.mask}: {mask.shape[1]}x{mask.shape[0]} pixels, "
+            f"{path}: {mask.shape[1]}x{mask.shape[0]} pixels, "
             f"but {capture.file} has {capture.width}x{capture.height}"
         )
-    target = dataset.root / "ground_truth" / truth.label / f"{Path(capture.file).stem}_mask.png"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_image(target, mask)
-
-
-def _read_mask(path: Path) -> Image:
-    mask = read_image(path)
     grey = mask if mask.ndim == 2 else cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY)
     return np.where(grey > 127, 255, 0).astype(np.uint8)

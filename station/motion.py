@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 from station.config import MotionLimits
 from station.devices import Robot, RobotStatus
 from station.errors import DeviceError, MoveRefused
 from station.geometry import Pose
 from station.kinematics import JOINT_LIMIT_RAD, Joints, inverse
+from station.recipe import Leg
 
 SAMPLE_M = 0.005
 SAMPLE_RAD = math.radians(2)
@@ -75,6 +77,11 @@ class MotionGuard:
             raise
         return reached
 
+    def check_route(self, legs: Iterable[Leg]) -> None:
+        """Walk a whole route in thought, from where the arm stands; raise where it cannot go."""
+        status = self._robot.status()
+        self._lines.check_route(status.pose, status.joints, legs)
+
     def stop(self) -> None:
         """Bring the arm to rest."""
         self._robot.stop()
@@ -97,6 +104,18 @@ class LineChecker:
     def __init__(self, limits: MotionLimits, tcp: Pose) -> None:
         self._limits = limits
         self._flange_from_tool = tcp.inverse()
+
+    def check_route(self, place: Pose, joints: Joints, legs: Iterable[Leg]) -> None:
+        """Check line after line; the refusal says on which way."""
+        for leg in legs:
+            speed_m_s = min(leg.speed_m_s, self._limits.speed_limit_m_s)
+            try:
+                joints = self.check(place, joints, leg.pose, speed_m_s)
+            except MoveRefused as error:
+                raise MoveRefused(
+                    error.device, f"on the way {leg.name}: {error.problem}", error.advice
+                ) from error
+            place = leg.pose
 
     def check(self, start: Pose, joints: Joints, end: Pose, speed_m_s: float) -> Joints:
         """Return the joints at the end of a line, or raise MoveRefused with the reason."""

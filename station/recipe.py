@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -101,6 +102,14 @@ class Shot(NamedTuple):
     gain_db: float
 
 
+class Leg(NamedTuple):
+    """One straight line of a cycle, with the name a refusal gives it."""
+
+    name: str
+    pose: Pose
+    speed_m_s: float
+
+
 def travel(previous: Shot, shot: Shot) -> tuple[Pose, Pose]:
     """Return the way between two setups: retreat, then travel at approach height."""
     return previous.approach, shot.approach
@@ -155,6 +164,18 @@ class Recipe(Strict):
                     Shot(setup.name, number, pose, approach, self.exposure_us, self.gain_db)
                 )
         return shots
+
+    def route(self, shots: list[Shot]) -> Iterator[Leg]:
+        """Yield every line of a cycle as the loop travels it, back to above the first setup."""
+        yield Leg("to the first setup", shots[0].approach, self.travel_speed_m_s)
+        for previous, shot in pairwise([shots[0], *shots]):
+            name = f"to {shot.setup} shot {shot.number}"
+            if previous.setup != shot.setup:
+                for pose in travel(previous, shot):
+                    yield Leg(name, pose, self.travel_speed_m_s)
+            yield Leg(name, shot.pose, self.shot_speed_m_s)
+        for pose in travel(shots[-1], shots[0]):
+            yield Leg("back", pose, self.travel_speed_m_s)
 
     @property
     def shots_per_sheet(self) -> int:

@@ -75,6 +75,19 @@ def parse(text: str, path: Path, model: type[ModelT]) -> ModelT:
         raise ConfigError(_message(error, path, lines, model)) from error
 
 
+def line_of(path: Path, at: Location) -> int:
+    """Return the line of a key in a file that was read before, or of the nearest key above it."""
+    lines: dict[Location, int] = {}
+    _tree(read(path), path, lines)
+    return _line(at, lines)
+
+
+def _line(at: Location, lines: dict[Location, int]) -> int:
+    while at not in lines and at:
+        at = at[:-1]
+    return lines.get(at, 1)
+
+
 def _tree(text: str, path: Path, lines: dict[Location, int]) -> Any:
     try:
         loader = _Loader(text)
@@ -180,10 +193,7 @@ def _message(
     error: ValidationError, path: Path, lines: dict[Location, int], model: type[BaseModel]
 ) -> str:
     at, problem = first_problem(error, model)
-    known = at
-    while known not in lines and known:
-        known = known[:-1]
-    return f"{path}:{lines.get(known, 1)}: {dotted(at)}: {problem}"
+    return f"{path}:{_line(at, lines)}: {dotted(at)}: {problem}"
 
 
 def _keys(model: type[BaseModel], at: Location) -> list[str]:

@@ -55,7 +55,7 @@ class Worker:
         child.close()
         threading.Thread(target=self._beat, name=f"heartbeat-{name}", daemon=True).start()
         try:
-            self._receive("start", start_deadline_s)
+            self._ask("start", None, start_deadline_s)
         except BaseException:
             self._kill()
             raise
@@ -75,11 +75,7 @@ class Worker:
         with self._lock:
             if self._closed.is_set():
                 raise WorkerError(f"{self._name}: the process has already ended")
-            try:
-                self._connection.send((method, args))
-            except (BrokenPipeError, OSError) as error:
-                raise self._died() from error
-            return self._receive(method, deadline_s)
+            return self._ask(method, args, deadline_s)
 
     def close(self, deadline_s: float = 3.0) -> None:
         """Ask the child to end, then make sure that it has."""
@@ -94,13 +90,15 @@ class Worker:
         """End the child at once."""
         self._kill()
 
-    def _receive(self, method: str, deadline_s: float) -> Any:
+    def _ask(self, method: str, args: tuple[Any, ...] | None, deadline_s: float) -> Any:
         try:
+            if args is not None:
+                self._connection.send((method, args))
             if not self._connection.poll(deadline_s):
                 self._kill()
                 raise WorkerError(f"{self._name}: no answer to {method} within {deadline_s:g} s")
             kind, value = self._connection.recv()
-        except (EOFError, ConnectionResetError) as error:
+        except (EOFError, OSError) as error:
             raise self._died() from error
         except BaseException:
             # The answer to an interrupted request would be taken for the answer to the next one.

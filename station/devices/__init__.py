@@ -15,7 +15,7 @@ from station.errors import ConfigError
 from station.geometry import Pose
 from station.kinematics import Joints
 from station.records import Frame
-from station.strict import dotted, first_problem
+from station.strict import Location, dotted, first_problem
 
 
 class RobotStatus(NamedTuple):
@@ -87,24 +87,34 @@ class Camera(Protocol):
 def connect(device: Driver, where: str) -> AbstractContextManager[Any]:
     """Open a device by its driver's module name in station/devices.
 
-    The module holds `Settings` (checked here) and `connect(settings)`, a context manager.
+    The module holds `Settings` and `connect(settings)`, a context manager.
     """
-    settings = check(device, where)
-    return cast(AbstractContextManager[Any], _module(device, where).connect(settings))
+    check(device, where)
+    module = _module(device.driver)
+    return cast(AbstractContextManager[Any], module.connect(module.Settings(**device.settings)))
 
 
-def check(device: Driver, where: str) -> Any:
-    """Return the driver's checked settings without opening anything."""
-    model = _module(device, where).Settings
-    try:
-        return model(**device.settings)
-    except ValidationError as error:
-        at, problem = first_problem(error, model)
-        raise ConfigError(f"{where}.settings.{dotted(at)}: {problem}") from error
+def check(device: Driver, where: str) -> None:
+    """Check driver and settings without opening anything; `where` begins the message."""
+    found = problem(device)
+    if found is not None:
+        at, text = found
+        raise ConfigError(f"{where}.{dotted(at)}: {text}")
 
 
-def _module(device: Driver, where: str) -> ModuleType:
+def problem(device: Driver) -> tuple[Location, str] | None:
+    """Return what is wrong with a device's entry in the cell file, and which of its keys."""
     names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.endswith("_child"))
     if device.driver not in names:
-        raise ConfigError(f"{where}: no driver {device.driver!r}; there are {', '.join(names)}")
-    return importlib.import_module(f"station.devices.{device.driver}")
+        return ("driver",), f"no driver {device.driver!r}; there are {', '.join(names)}"
+    model = _module(device.driver).Settings
+    try:
+        model(**device.settings)
+    except ValidationError as error:
+        at, text = first_problem(error, model)
+        return ("settings", *at), text
+    return None
+
+
+def _module(driver: str) -> ModuleType:
+    return importlib.import_module(f"station.devices.{driver}")

@@ -138,6 +138,8 @@ class UrRobot:
             raise error
 
     def _stop_by_dashboard(self) -> None:
+        if not self._settings.control:
+            return  # a reader has moved nothing and must not stop another's program
         try:
             answer = dashboard(self._settings.host, "stop")
         except OSError as error:
@@ -148,13 +150,13 @@ class UrRobot:
         """Try the port first: ur_rtde's constructors hold the interpreter while they wait."""
         try:
             socket.create_connection((self._settings.host, RTDE_PORT), timeout=2.0).close()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self._absent(error)
 
-    def _absent(self, error: OSError) -> NoReturn:
+    def _absent(self, error: OSError | UnicodeError) -> NoReturn:
         raise DeviceNotFound(
             self.device,
-            f"nothing answers on port {RTDE_PORT} ({error.strerror or error})",
+            f"nothing answers on port {RTDE_PORT} ({getattr(error, 'strerror', None) or error})",
             "is the controller on, its network cable in, and the address right?",
         ) from error
 

@@ -176,37 +176,30 @@ def _run_beside(options: SimOptions, command: list[str]) -> int:
     finally:
         _end(controller)
         if folder := environment.get("PYLON_CAMEMU_PFS_PATH"):
-            shutil.rmtree(
-                Path(folder).parent, ignore_errors=True
-            )  # had the controller been killed
+            shutil.rmtree(Path(folder).parent, ignore_errors=True)  # had the controller been killed
 
 
 def _run_command(command: list[str], environment: dict[str, str]) -> int:
     try:
         child = subprocess.Popen(  # noqa: S603 - the user's own command
-            command, env={**os.environ, **environment}, preexec_fn=die_with_parent
+            command,
+            env={**os.environ, **environment},
+            preexec_fn=die_with_parent,
+            start_new_session=True,  # so Ctrl-C reaches it once, from here
         )
     except OSError as error:
         raise ConfigError(f"{command[0]}: {error.strerror}") from error
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        if number == signal.SIGINT and _in_foreground():
-            return  # the terminal sent Ctrl-C to the command as well
         child.send_signal(number)
 
-    before = {
-        number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         code = child.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
-
-
-def _in_foreground() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and os.tcgetpgrp(0) == os.getpgrp()
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -224,9 +217,7 @@ def _arguments(options: SimOptions) -> list[str]:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if value is not None:
-            words = (
-                [f"{number}" for number in value] if isinstance(value, tuple) else [f"{value}"]
-            )
+            words = [f"{number}" for number in value] if isinstance(value, tuple) else [f"{value}"]
             arguments += [f"--{field.name.replace('_', '-')}", *words]
     return arguments
 

@@ -91,12 +91,7 @@ class Arm:
     @property
     def destination(self) -> Joints | None:
         """Return where the present path ends, or None if it will not get there."""
-        if (
-            self._path is None
-            or self._held
-            or self._brake is not None
-            or self._next is not None
-        ):
+        if self._path is None or self._held or self._brake is not None or self._next is not None:
             return None
         return self._path.goal
 

@@ -102,7 +102,9 @@ def send(address: str, command: str) -> str:
             stream.flush()
             answer = stream.readline().strip()
     except OSError as error:
-        raise ConfigError(f"no simulator answers at {address}: {error.strerror or error}") from error
+        raise ConfigError(
+            f"no simulator answers at {address}: {error.strerror or error}"
+        ) from error
     if not json.loads(answer or "{}").get("ok"):
         raise ConfigError(f"the simulator refused: {answer}")
     return answer

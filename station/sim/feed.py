@@ -201,9 +201,7 @@ class Camera:
         self._feed.prepare(picture.image)
         if self._truth is not None:
             _record(self._truth, digest, sheet, picture.mask)
-        return Drawn(
-            tool, sheet, picture, digest, round(1e3 * (time.perf_counter() - started), 1)
-        )
+        return Drawn(tool, sheet, picture, digest, round(1e3 * (time.perf_counter() - started), 1))
 
 
 def _same(a: Pose, b: Pose) -> bool:

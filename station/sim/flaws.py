@@ -81,8 +81,9 @@ def missing(rng: np.random.Generator, cloth: Cloth) -> None:
     spot, length, width, upright = _one_roving(rng, cloth, float(rng.uniform(5, 70)))
     share = inside(box(spot.p, spot.q, length / 2, width / 2, 0.4))
     over = spot.layers[..., ALONG] == (0 if upright else 255)
-    step = np.full_like(spot.p, PITCH_MM * float(rng.choice([-1, 1])))
-    _move(spot, share * over, np.zeros_like(spot.p), step)
+    # the crossing rovings no longer dive: their crowns, stretched, run through
+    step = over * np.float32(PITCH_MM * float(rng.choice([-1, 1]))) - np.float32(0.6) * spot.q
+    _move(spot, share, np.zeros_like(spot.p), step)
     relight(spot, 1 - float(rng.uniform(0.20, 0.5)) * share)
     rim = np.exp(-np.square((np.abs(spot.q) - np.float32(width / 2)) / 0.35)) * (share > 0)
     relight(spot, 1 - 0.35 * rim)

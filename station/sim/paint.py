@@ -137,9 +137,9 @@ def metal(rng: np.random.Generator, distance: Layer, bevel_mm: float) -> Matter:
     tilt = float(rng.uniform(-0.5, 0.2)) + 0.8 * rim * down + 0.12 * brushed
     # burnished steel is dark beside its mirror image of the lamp, zinc is bright all round
     if rng.uniform() < 0.5:
-        albedo, gloss = rng.uniform(26, 50), rng.uniform(30, 230)
+        albedo, gloss = rng.uniform(30, 60), rng.uniform(30, 170)
     else:
-        albedo, gloss = rng.uniform(100, 190), rng.uniform(60, 200)
+        albedo, gloss = rng.uniform(95, 165), rng.uniform(40, 130)
     return Matter(
         np.float32(albedo) * (1 + 0.10 * brushed),
         tilt.astype(np.float32),

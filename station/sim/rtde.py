@@ -206,17 +206,14 @@ class Connection:
 
     def stream(self) -> None:
         """Send the values of this tick, if one is due at the agreed frequency."""
-        self._credit = min(
-            1.0, self._credit + self._frequency_hz / self._controller.series.tick_hz
-        )
+        self._credit = min(1.0, self._credit + self._frequency_hz / self._controller.series.tick_hz)
         if not self._started or self._credit < 1 or self._writer.is_closing():
             return
         self._credit -= 1
         if self._writer.transport.get_write_buffer_size() > BACKLOG_LIMIT_BYTES:
             return
         body = b"".join(
-            _packed(packer, variable.read(self._controller))
-            for packer, variable in self._outputs
+            _packed(packer, variable.read(self._controller)) for packer, variable in self._outputs
         )
         self._send(_DATA, b"\x01" + body)
 

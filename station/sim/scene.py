@@ -89,7 +89,7 @@ class RenderedScene:
         label = label_of(number, self._options)
         rng = np.random.default_rng([self._options.seed, number, 1])
         self._texture = self.place(rng)
-        self._brightness = float(rng.uniform(0.95, 1.05))
+        self._brightness = float(rng.uniform(0.92, 1.08))
         cloth = make_sheet(number, label, self._options.seed, self._truth)
         self._levels, self._masks = [cloth.layers], [cloth.mask]
         return Sheet(number, label)

@@ -216,9 +216,7 @@ class ControlScript:
         self._arm.move_joints(self._joints(0), *self._doubles(6, 2))
 
     def _to_joints_of_pose(self) -> None:
-        self._arm.move_joints(
-            self._solved(self._pose(0), self._arm.joints), *self._doubles(6, 2)
-        )
+        self._arm.move_joints(self._solved(self._pose(0), self._arm.joints), *self._doubles(6, 2))
 
     def _to_pose(self) -> None:
         self._arm.move_line(self._pose(0), *self._doubles(6, 2))

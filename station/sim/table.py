@@ -56,8 +56,7 @@ class Table:
                 self.state = State.PRESENT
         elif self.state is State.PRESENT and fell:
             accept, reject = (
-                self._is_high(outputs, line)
-                for line in (self._lines.accept, self._lines.reject)
+                self._is_high(outputs, line) for line in (self._lines.accept, self._lines.reject)
             )
             sheet = self._camera.sheet.number if self._camera.sheet else None
             self._journal.write("sorted", sheet=sheet, accept=accept, reject=reject)

@@ -156,7 +156,10 @@ def _disturb(rng: np.random.Generator, layers: Bytes) -> Bytes:
         target += 0.9 * PX_PER_MM * 0.5 * smooth(rng, height, width, 5)
         target += 0.10 * PX_PER_MM * smooth(rng, height, width, 40)
     disturbed = cv2.remap(layers, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    stain = 1.0 + 0.03 * smooth(rng, height, width, 9)
+    # the sheet drapes: it mirrors differently from place to place
+    drape = TILT_SCALE * 0.07 * smooth(rng, height, width, 6)
+    disturbed[..., TILT] = np.clip(disturbed[..., TILT] + drape, 0, 255)
+    stain = 1.0 + 0.05 * smooth(rng, height, width, 9)
     disturbed[..., ALBEDO] = np.clip(disturbed[..., ALBEDO] * stain, OPAQUE, 255)
     return disturbed.astype(np.uint8, copy=False)
 

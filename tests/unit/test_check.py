@@ -105,7 +105,7 @@ def test_the_way_back_above_the_first_setup_is_walked_too(desk: Desk) -> None:
 
 def test_a_driver_that_does_not_exist_is_an_error_of_the_cell_file(desk: Desk) -> None:
     desk.edit("calibration/sim.yaml", "driver: ur", "driver: kuka")
-    with pytest.raises(Exception, match=r"sim\.yaml: robot: no driver 'kuka'"):
+    with pytest.raises(Exception, match=r"sim\.yaml:6: robot\.driver: no driver 'kuka'"):
         desk.findings()
 
 

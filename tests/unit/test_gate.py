@@ -127,7 +127,7 @@ def test_a_sheet_that_has_its_verdict_has_to_go_before_the_first() -> None:
 def test_a_manual_gate_asks_and_waits_for_no_line() -> None:
     arm = ArmDouble()
     asked: list[int] = []
-    manual = Gate(arm, LINES, 0.1, ask=lambda: asked.append(1))
+    manual = Gate(arm, LINES, 0.1, ask=lambda _: asked.append(1))
     manual.reset(FREE)
     assert manual.wait_for_sheet(FREE)
     manual.begin()

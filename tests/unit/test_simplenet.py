@@ -51,7 +51,7 @@ def test_same_seed_gives_the_same_head() -> None:
 
 
 def test_training_tells_noise_from_the_good() -> None:
-    head = trained(options=HeadOptions(hidden=32, steps=150, batch=512))
+    head = trained(options=HeadOptions(hidden=32, steps=300, batch=512, learning_rate=1e-2))
     with torch.inference_mode():
         good = head.adapt(patch_features(features(5)).flatten(0, 2))
         noise = torch.randn(good.shape, generator=torch.Generator().manual_seed(1))
