@@ -27,10 +27,10 @@ class HeadOptions:
 
     hidden: int = 256
     whitening: float = 0.5  # 0 standardises only, 1 makes all directions alike
-    noise: tuple[float, ...] = (0.15, 0.3, 0.6, 1.2)  # each patch gets one of these deviations
+    noise: tuple[float, ...] = (0.15, 0.3, 0.6, 1.2, 2.4)  # each patch gets one of these deviations
     margin: float = 0.5
-    steps: int = 600
-    batch: int = 4096
+    steps: int = 400
+    batch: int = 2048
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
 
