@@ -106,6 +106,9 @@ class CellConfig(Strict):
     lines: Lines
     gate: Literal["input", "manual"] = "input"
     sheet_timeout_s: float = Field(default=600, gt=0)
+    scene_version: int | None = Field(
+        default=None, description="only in the simulated cell's file; records carry it"
+    )
 
     def view_width_mm(self, working_distance_m: float) -> float:
         """Width of the picture on the sheet."""

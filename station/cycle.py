@@ -317,6 +317,7 @@ def _manifest(
         captures=collected.captures,
         files=collected.files,
         software=job.software,
+        scene_version=job.cell.config.scene_version,
         timing=timing,
     )
 

@@ -115,6 +115,7 @@ class Manifest(Strict):
     captures: tuple[Capture, ...]
     files: dict[str, FileEntry]
     software: dict[str, str]
+    scene_version: int | None = None
     timing: Timing | None = None
     previous: str | None = Field(default=None, description="sha256 of the manifest before this one")
 

@@ -200,7 +200,14 @@ class Camera:
         digest = hashlib.sha256(np.ascontiguousarray(picture.image).data).hexdigest()
         self._feed.prepare(picture.image)
         if self._truth is not None:
-            _record(self._truth, digest, sheet, picture.mask)
+            in_view = bool(picture.mask.any()) or not self._scene.masked
+            facts = {
+                "label": sheet.label,
+                "picture_label": sheet.label if in_view else "good",
+                "sheet": sheet.number,
+                "scene_version": SCENE_VERSION,
+            }
+            _record(self._truth, digest, facts, picture.mask)
         return Drawn(tool, sheet, picture, digest, round(1e3 * (time.perf_counter() - started), 1))
 
 
@@ -208,13 +215,12 @@ def _same(a: Pose, b: Pose) -> bool:
     return a.distance_m(b) < SAME_M and a.angle_rad(b) < SAME_RAD
 
 
-def _record(folder: Path, digest: str, sheet: Sheet, mask: NDArray[np.uint8]) -> None:
+def _record(folder: Path, digest: str, facts: dict[str, object], mask: NDArray[np.uint8]) -> None:
     """Write what is true of one picture; whole files only, the picture's label last."""
     if mask.any():
         unfinished = folder / f".{digest}.png"
         unfinished.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
         unfinished.replace(folder / f"{digest}.png")
-    facts = {"label": sheet.label, "sheet": sheet.number, "scene_version": SCENE_VERSION}
     unfinished = folder / f".{digest}.json"
     unfinished.write_text(json.dumps(facts), encoding="utf-8")
     unfinished.replace(folder / f"{digest}.json")

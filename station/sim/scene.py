@@ -43,6 +43,8 @@ class Scene(Protocol):
     size: tuple[int, int]
     """Width and height of the pictures in pixels."""
     color: bool
+    masked: bool
+    """Whether an empty mask means that no defect is in view."""
 
     def lay(self, number: int) -> Sheet | None:
         """Put sheet `number` on the table; None when there are no more."""
@@ -68,6 +70,7 @@ class RenderedScene:
     """Glass-fibre sheets, each its own random draw, a known share of them defective."""
 
     color = False
+    masked = True
 
     def __init__(self, truth: Truth, options: SimOptions) -> None:
         if not 0 <= options.defect_rate <= 1:
@@ -122,6 +125,8 @@ class RenderedScene:
 class ExactPhotographs:
     """Photographs shown pixel for pixel, whatever the pose."""
 
+    masked = False
+
     def __init__(self, photographs: Photographs) -> None:
         self._photographs = photographs
         self.size = photographs.size
@@ -151,6 +156,8 @@ class ExactPhotographs:
 
 class MovedPhotographs:
     """Photographs laid on the table in a sheet's place, seen from the camera's pose."""
+
+    masked = False
 
     def __init__(self, truth: Truth, options: SimOptions, photographs: Photographs) -> None:
         self._truth = truth

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from conftest import Simulator
+from test_station import RECIPE, STATION, Inspection, Station, models  # noqa: F401 - a fixture
+
 from station.cell import Cell, open_cell
 from station.config import load_cell
 from station.errors import DeviceError, IncompleteFrame
 from station.geometry import Pose
 from station.records import pixels_sha256
-from test_station import RECIPE, STATION, Inspection, Station, models  # noqa: F401 - a fixture
 
 SHOTS = 300
 DAMAGED_AT = {60, 61, 150}
