@@ -69,6 +69,7 @@ class Training(Strict):
     noise: tuple[float, ...]
     margin: float
     hidden: int
+    members: int
     learning_rate: float
     smoothing: float
     threads: int

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +54,10 @@ class InputForm:
 class Network(nn.Module):
     """Backbone and head at the fixed input size."""
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, backbone: Backbone, heads: Sequence[Head]) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = FoldedHead(head, backbone.channels)
+        self.head = FoldedHead(heads, backbone.channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the raw anomaly map."""

@@ -6,12 +6,12 @@ function on whole feature maps, with everything up to the leaky ReLU as one affi
 
 The adaptor is not learned but computed: it whitens the standardised features by half. A learned one
 in front of the noise stretches the features until the noise is small beside them: the loss is zero
-and nothing was learned.
+and nothing was learned. Several small heads are averaged: one alone depends much on its seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +25,12 @@ SLOPE = 0.2  # of the leaky ReLU
 class HeadOptions:
     """The constants of the method; noise and rates suit standardised features."""
 
-    hidden: int = 256
+    hidden: int = 64
+    members: int = 6
     whitening: float = 0.5  # 0 standardises only, 1 makes all directions alike
     noise: tuple[float, ...] = (0.15, 0.3, 0.6, 1.2, 2.4)  # each patch gets one of these deviations
     margin: float = 0.5
-    steps: int = 400
+    steps: int = 300  # of each member
     batch: int = 2048
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -76,17 +77,20 @@ class Head(nn.Module):
 
 
 class FoldedHead(nn.Module):
-    """A trained Head as one 1x1 convolution per level; the output is the anomaly map."""
+    """The mean of trained heads as one 1x1 convolution per level; the output is the anomaly map."""
 
-    def __init__(self, head: Head, channels: tuple[int, ...]) -> None:
+    def __init__(self, heads: Sequence[Head], channels: tuple[int, ...]) -> None:
         super().__init__()
-        weight, bias = _fold(head)
+        folded = [_fold(head) for head in heads]
+        weight = torch.cat([part[0] for part in folded])  # (members * hidden, D)
+        bias = torch.cat([part[1] for part in folded])
+        out = -torch.cat([head.out.weight.detach() for head in heads], dim=1) / len(heads)
         self.maps = nn.ModuleList(nn.Conv2d(c, len(bias), 1, bias=False) for c in channels)
         for conv, part in zip(self.maps, torch.split(weight, list(channels), dim=1), strict=True):
             conv.weight.data = part.float()[:, :, None, None]
         self.maps[0].bias = nn.Parameter(bias.float())
         self.out = nn.Conv2d(len(bias), 1, 1, bias=False)
-        self.out.weight.data = -head.out.weight.detach().float()[:, :, None, None]
+        self.out.weight.data = out[:, :, None, None]
         self.eval()
         self.requires_grad_(False)
 
@@ -118,13 +122,25 @@ def patch_features(levels: list[Tensor]) -> Tensor:
     return joined.permute(0, 2, 3, 1)  # (N, h, w, D)
 
 
+def train_heads(
+    bank: Tensor, options: HeadOptions, seed: int, progress: Callable[[int, float], None]
+) -> list[Head]:
+    """Train all members on patches (P, D); `progress` gets the step of the whole and its loss."""
+    heads = []
+    for member in range(options.members):
+        before = member * options.steps
+
+        def told(step: int, loss: float, before: int = before) -> None:
+            progress(before + step, loss)
+
+        heads.append(train_head(bank, options, seed * 1000 + member, told))
+    return heads
+
+
 def train_head(
     bank: Tensor, options: HeadOptions, seed: int, progress: Callable[[int, float], None]
 ) -> Head:
-    """Train on patches (P, D); the last iterate is the result, never a best one.
-
-    `progress` gets the step and its loss.
-    """
+    """Train one member; the last iterate is the result, never a best one."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     head = Head.on(bank, options)

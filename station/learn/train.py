@@ -22,7 +22,7 @@ from station.learn import synthetic
 from station.learn.backbones import BACKBONES, load_backbone
 from station.learn.export import Detector, InputForm, Network, freeze, to_bytes, write_model
 from station.learn.images import Loaded, TrainingImages, check_alike, read_image
-from station.learn.simplenet import HeadOptions, patch_features, train_head
+from station.learn.simplenet import HeadOptions, patch_features, train_heads
 from station.model import (
     Golden,
     ModelCard,
@@ -94,11 +94,13 @@ def train(
     prepare = Detector(torch.nn.Identity(), form, 0.0).prepare
     bank = _collect(reader, training, lambda f: backbone(prepare(f)), options, progress)
 
-    def told(step: int, loss: float) -> None:
-        progress(Progress("training", step, options.head.steps, loss))
+    steps = options.head.steps * options.head.members
 
-    head = train_head(bank, options.head, options.seed, told)
-    detector = Detector(Network(backbone, head), form, options.smoothing)
+    def told(step: int, loss: float) -> None:
+        progress(Progress("training", step, steps, loss))
+
+    heads = train_heads(bank, options.head, options.seed, told)
+    detector = Detector(Network(backbone, heads), form, options.smoothing)
     result = _score_held_out(reader, held_out, detector, options.seed, progress)
     detector.zero.fill_(result.scale.raw_zero)
     detector.gain.fill_(1.0 / (result.scale.raw_one - result.scale.raw_zero))
@@ -143,6 +145,7 @@ def train(
             noise=options.head.noise,
             margin=options.head.margin,
             hidden=options.head.hidden,
+            members=options.head.members,
             learning_rate=options.head.learning_rate,
             smoothing=options.smoothing,
             threads=THREADS,

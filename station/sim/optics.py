@@ -51,8 +51,9 @@ class Optics:
         self._camera = camera.resized(*self.size)
         self._hand_eye = Pose.of(camera.hand_eye)
         self._rays, self._vignette = _lens(self._camera)
+        # one table for every seed: it is the cell's, and training has seen it
+        self._table = table(np.random.default_rng(9), _TABLE_PX)
         rng = np.random.default_rng([seed, 9])
-        self._table = table(rng, _TABLE_PX)
         width, height = self.size
         self._noise = rng.standard_normal((height + _PAD, width + _PAD), np.float32)
         self._shots = int(rng.integers(_PAD * _PAD))

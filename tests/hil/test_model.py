@@ -19,7 +19,9 @@ from station.learn.simplenet import HeadOptions
 from station.learn.train import Progress, TrainOptions, train
 from station.model import ModelCard, load_card, open_model
 
-OPTIONS = TrainOptions("cloth", input_size=64, head=HeadOptions(hidden=64, steps=120, batch=512))
+OPTIONS = TrainOptions(
+    "cloth", input_size=64, head=HeadOptions(hidden=32, members=2, steps=60, batch=512)
+)
 
 
 def quiet(_: Progress) -> None:
@@ -184,7 +186,7 @@ def nan_weights() -> bytes:
     )
     head.out.weight[0, 0] = torch.nan
     form = InputForm.of_frames(96, 128, 64, 1)
-    return to_bytes(freeze(Detector(Network(backbone, head), form, 1.0)))
+    return to_bytes(freeze(Detector(Network(backbone, [head]), form, 1.0)))
 
 
 def test_files_are_scored_in_order(trained: Path, tmp_path: Path) -> None:

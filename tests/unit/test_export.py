@@ -29,7 +29,7 @@ def detector(form: InputForm = FORM, smoothing: float = 1.0) -> Detector:
         .eval()
         .requires_grad_(False)
     )
-    return Detector(Network(backbone, head), form, smoothing)
+    return Detector(Network(backbone, [head]), form, smoothing)
 
 
 @pytest.fixture(scope="module")

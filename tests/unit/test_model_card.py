@@ -52,6 +52,7 @@ def card(name: str = "cloth") -> ModelCard:
             noise=(1e-5,),
             margin=0.5,
             hidden=1,
+            members=1,
             learning_rate=1e-3,
             smoothing=1.0,
             threads=2,
