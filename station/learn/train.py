@@ -129,7 +129,7 @@ def train(
         ),
         scale=result.scale,
         data=TrainingData(
-            folder=str(images.folder),
+            folder="/".join(images.folder.parts[-3:]),
             digest=hashlib.sha256("\n".join(sorted(reader.hashes)).encode()).hexdigest(),
             images=len(images.files),
             units=len(images.units),
