@@ -22,7 +22,8 @@ KINDS: dict[str, tuple[Draw, ...]] = {
 HARMLESS: tuple[Draw, ...] = (flaws.glints, flaws.stray_fibres, flaws.crease)
 
 FAINTEST = 1.5  # a defect's contrast over the local noise is never less
-DRAWS = 60
+DRAWS = 60  # of one form of a kind, before another form is tried
+FORMS = 10
 VARIED = 1 / 3  # share of sheets with something harmless on them
 
 _HALVES = (
@@ -35,14 +36,15 @@ _HALVES = (
 def spoil(kind: str, rng: np.random.Generator, cloth: Cloth) -> None:
     """Give the cloth one defect of `kind`, visible by at least `FAINTEST`."""
     before = cloth.layers.copy()
-    draw = KINDS[kind][int(rng.integers(len(KINDS[kind])))]
-    for _ in range(DRAWS):
-        draw(rng, cloth)
-        if contrast(before, cloth) >= FAINTEST:
-            return
-        cloth.layers[:] = before
-        cloth.mask[:] = 0
-    raise RuntimeError(f"{kind}: {DRAWS} draws in a row were too faint")
+    for _ in range(FORMS):
+        draw = KINDS[kind][int(rng.integers(len(KINDS[kind])))]
+        for _ in range(DRAWS):
+            draw(rng, cloth)
+            if contrast(before, cloth) >= FAINTEST:
+                return
+            cloth.layers[:] = before
+            cloth.mask[:] = 0
+    raise RuntimeError(f"{kind}: {FORMS * DRAWS} draws were too faint")
 
 
 def contrast(before: Bytes, cloth: Cloth) -> float:
