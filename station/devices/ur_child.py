@@ -79,7 +79,11 @@ class Server:
     def status(self) -> RobotStatus:
         """Return the newest state."""
         age_s = self._fresh()
-        if age_s > STALE_S or not self._receive.isConnected():
+        if not self._receive.isConnected():
+            raise DeviceTimeout(
+                self._device, "the connection was lost", "check cable and controller"
+            )
+        if age_s > STALE_S:
             raise DeviceTimeout(
                 self._device, f"no fresh data for {age_s:.1f} s", "check cable and controller"
             )
