@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import beta, rankdata
+from scipy.stats import rankdata
 
+from station.intervals import clopper_pearson
 from station.model import ModelCard
 
 
@@ -15,14 +16,6 @@ def image_auroc(good: Sequence[float], defective: Sequence[float]) -> float:
     ranks = rankdata(np.concatenate([good, defective]))
     n, m = len(good), len(defective)
     return float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))
-
-
-def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the exact interval of a share, count of total."""
-    tail = (1 - confidence) / 2
-    low = 0.0 if count == 0 else float(beta.ppf(tail, count, total - count + 1))
-    high = 1.0 if count == total else float(beta.ppf(1 - tail, count + 1, total - count))
-    return low, high
 
 
 def held_out_rejects(card: ModelCard, threshold: float) -> tuple[int, int, float, float]:

@@ -120,9 +120,7 @@ def moves(address: str) -> Findings:
         "forward": client.control.getForwardKinematics(),
         "joints": client.receive.getActualQ(),
         "reachable": client.control.getInverseKinematicsHasSolution(LOW),
-        "unreachable": client.control.getInverseKinematicsHasSolution(
-            [0, -2, 0, math.pi, 0, 0]
-        ),
+        "unreachable": client.control.getInverseKinematicsHasSolution([0, -2, 0, math.pi, 0, 0]),
         "within": client.control.isPoseWithinSafetyLimits(LOW),
         "steady": client.control.isSteady(),
         "transformed": client.control.poseTrans(LOW, [0, 0, 0.1, 0, 0, 0]),
@@ -255,9 +253,7 @@ def dashboard_stop(address: str) -> Findings:
 def unreachable(address: str) -> Findings:
     client = Client(address)
     moved = client.control.moveL([0.0, -1.5, 0.3, math.pi, 0.0, 0.0], 0.5, 2.0)
-    client.wait(
-        lambda: client.receive.getRuntimeState() == 4
-    )  # this stream may lag the other's
+    client.wait(lambda: client.receive.getRuntimeState() == 4)  # this stream may lag the other's
     findings = {
         "moved": moved,
         "mode": client.receive.getSafetyMode(),

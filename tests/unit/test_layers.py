@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": FILES | {"dataset", "model", "collect", "cell", "cycle", "devices"},
     "arguments": set(),
     "run_report": FILES | {"dataset", "label", "model", "intervals", "report"},
-    "learn": FILES | {"dataset", "model", "torchscript", "learn", "worker"},
+    "learn": FILES | {"dataset", "model", "torchscript", "learn", "worker", "intervals"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }
 ONLY_IN = {

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from station.errors import ModelError
+from station.intervals import clopper_pearson
 from station.learn import synthetic
 from station.learn.backbones import load_backbone, random_backbone
-from station.learn.metrics import clopper_pearson, image_auroc
+from station.learn.metrics import image_auroc
 from station.learn.simplenet import (
     FoldedHead,
     Head,
