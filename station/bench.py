@@ -69,7 +69,9 @@ def bench_cycle(
             open_model(workspace, model) as judge,
         ):
             cell_config = load_cell(cell_file)
-            judging = cycle.Judging(judge, model, judge.card.sha256, threshold)
+            judging = cycle.Judging(
+                judge, model, judge.card.sha256, threshold, recipe.recipe.setup_score
+            )
             job = cycle.Job("bench-1", recipe, cell_config, {}, Event())
             dataset = Dataset(Path(folder), recipe.name)
             with open_cell(cell_config.config, Path(folder)) as cell:

@@ -220,7 +220,9 @@ def inspect(args: argparse.Namespace) -> int:
         open_cell(cell.config, workspace, _ask(cell)) as opened,
     ):
         _check_model_input(recipe, model.card.input.tiles)
-        judging = cycle.Judging(model, model_name, model.card.sha256, threshold)
+        judging = cycle.Judging(
+            model, model_name, model.card.sha256, threshold, recipe.recipe.setup_score
+        )
         job = _job(workspace, recipe, cell, stop, dry_run=args.dry_run)
         dataset = Dataset(workspace, recipe.name)
         for inspected in cycle.inspect(opened, job, judging, dataset, args.sheets):
@@ -280,6 +282,7 @@ def train(args: argparse.Namespace) -> int:
         tiles=tiles,
         units=args.images,
         seed=args.seed,
+        setup_score=recipe.recipe.setup_score if recipe else "highest",
     )
     with show.learning() as progress:
         card = learn(from_mvtec(folder), options, workspace, progress)
@@ -320,7 +323,11 @@ def score(args: argparse.Namespace) -> int:
         if threshold is None:
             raise ConfigError(f"recipes/{args.recipe}.yaml: threshold: missing")
     for file, prediction in score_files(workspace, args.model, args.files):
-        verdict = None if threshold is None else judge([prediction.score], 1, threshold)[0]
+        verdict = (
+            None
+            if threshold is None
+            else judge([prediction.score], [""], 1, threshold, "highest")[0]
+        )
         row = {"file": str(file), "score": prediction.score, "verdict": verdict}
         show.scored(row, as_json=args.json)
     return 0

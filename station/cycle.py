@@ -19,7 +19,7 @@ from station.config import LoadedCell
 from station.dataset import MANIFEST, Dataset, describe, now
 from station.devices import RobotStatus
 from station.errors import DatasetError, IncompleteFrame, ModelError, StationError
-from station.recipe import LoadedRecipe, Shot, travel
+from station.recipe import LoadedRecipe, SetupScore, Shot, travel
 from station.records import Frame, Manifest, Timing, Verdict, judge
 
 DRY_RUN_SPEED_M_S = 0.05
@@ -46,6 +46,7 @@ class Judging(NamedTuple):
     model: str
     sha256: str
     threshold: float
+    setup_score: SetupScore
 
 
 class Labels(NamedTuple):
@@ -148,7 +149,13 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
         _record_unjudged(folder, sheet, run, judging, spent, collection.finish(), error)
         raise
     collected = collection.finish()
-    verdict, score, reasons = judge(collected.scores, len(run.shots), judging.threshold)
+    verdict, score, reasons = judge(
+        collected.scores,
+        [capture.setup for capture in collected.captures],
+        len(run.shots),
+        judging.threshold,
+        judging.setup_score,
+    )
     manifest = _manifest("inspection", sheet, run.job, spent, collected, reasons).model_copy(
         update={"verdict": verdict, "score": score, **_judged_by(judging)}
     )
@@ -327,6 +334,7 @@ def _judged_by(judging: Judging) -> dict[str, object]:
         "model": judging.model,
         "model_sha256": judging.sha256,
         "threshold": judging.threshold,
+        "setup_score": judging.setup_score,
     }
 
 

@@ -65,6 +65,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
 _RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 MODEL_PATTERN = r"^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$"
 
+SetupScore = Literal["highest", "lowest"]
+
 MIN_MODEL_PIXELS = 3  # a defect smaller than this many model pixels is easily lost
 
 
@@ -141,6 +143,9 @@ class Recipe(Strict):
     gain_db: float = Field(ge=0, le=48)
     model: str | None = Field(default=None, pattern=MODEL_PATTERN)
     model_input: Literal["whole", "tiles"] = "whole"
+    setup_score: SetupScore = Field(
+        default="highest", description="which of a setup's shots gives the setup's score"
+    )
     threshold: float | None = None
     smallest_defect_mm: float = Field(gt=0)
 

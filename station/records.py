@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from station.recipe import MODEL_PATTERN, JointsField, PoseField
+from station.recipe import MODEL_PATTERN, JointsField, PoseField, SetupScore
 from station.strict import Strict
 
 Image = NDArray[np.uint8]
@@ -106,6 +107,7 @@ class Manifest(Strict):
     model: str | None = Field(default=None, pattern=MODEL_PATTERN)
     model_sha256: str | None = None
     threshold: float | None = None
+    setup_score: SetupScore | None = None
     score: float | None = None
     verdict: Verdict | None = None
     dry_run: bool = False
@@ -120,32 +122,41 @@ class Manifest(Strict):
     previous: str | None = Field(default=None, description="sha256 of the manifest before this one")
 
 
+def sheet_score(scores: Sequence[float], setups: Sequence[str], setup_score: SetupScore) -> float:
+    """Return the highest score of any setup; each setup has the highest or lowest of its shots.
+
+    A defect is there in all shots of a setup, a glint moves between them: where every place is
+    seen by all shots of some setup, the lowest tells them apart.
+    """
+    by_setup: dict[str, list[float]] = {}
+    for score, setup in zip(scores, setups, strict=True):
+        by_setup.setdefault(setup, []).append(score)
+    pick = min if setup_score == "lowest" else max
+    return max(pick(shots) for shots in by_setup.values())
+
+
 def judge(
-    scores: list[float | None], required: int, threshold: float
+    scores: Sequence[float | None],
+    setups: Sequence[str],
+    required: int,
+    threshold: float,
+    setup_score: SetupScore,
 ) -> tuple[Verdict, float | None, tuple[str, ...]]:
     """Return verdict, sheet score and reasons from the scores of the recorded shots.
 
-    Accept is the positive statement: every required shot is there and its score is a finite
-    number below the threshold. A shot without a score rejects; one not recorded leaves no verdict.
+    Accept is the positive statement: every required shot is there, every score is a finite number
+    and the sheet's is below the threshold. A shot without a score rejects; one not recorded leaves
+    no verdict.
     """
-    if len(scores) < required:
+    if len(scores) < required or required < 1:
         return Verdict.NONE, None, (f"{len(scores)} of {required} shots recorded",)
     # NaN compares false, so it must be asked for by name.
-    bad = [score for score in scores if score is None or not math.isfinite(score)]
     finite = [score for score in scores if score is not None and math.isfinite(score)]
-    highest = max(finite, default=None)
-    if bad:
-        return (
-            Verdict.REJECT,
-            highest,
-            (f"{len(bad)} of {required} shots without a finite score",),
-        )
-    if highest is None:
-        return Verdict.REJECT, None, ("no shot was scored",)
-    if required > 0 and highest < threshold:
-        return Verdict.ACCEPT, highest, ()
-    return (
-        Verdict.REJECT,
-        highest,
-        (f"score {highest:.3f} is not below threshold {threshold:g}",),
-    )
+    if len(finite) < len(scores):
+        missing = len(scores) - len(finite)
+        reason = f"{missing} of {required} shots without a finite score"
+        return Verdict.REJECT, max(finite, default=None), (reason,)
+    score = sheet_score(finite, setups, setup_score)
+    if score < threshold:
+        return Verdict.ACCEPT, score, ()
+    return Verdict.REJECT, score, (f"score {score:.3f} is not below threshold {threshold:g}",)

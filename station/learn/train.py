@@ -31,8 +31,8 @@ from station.model import (
     Training,
     TrainingData,
 )
-from station.recipe import MODEL_PATTERN
-from station.records import Image
+from station.recipe import MODEL_PATTERN, SetupScore
+from station.records import Image, sheet_score
 
 HELD_OUT_SHARE = 0.2  # of the units: they set the scale and tell the share of false rejects
 THREADS = 1  # on a busy machine several threads mostly wait for each other
@@ -49,6 +49,7 @@ class TrainOptions:
     tiles: int = 1
     units: int | None = None  # train on this many units, drawn by the seed
     seed: int = 0
+    setup_score: SetupScore = "highest"  # how the recipe makes a sheet's score of its shots
     smoothing: float = 1.0  # of the map, in its own cells
     patches: int = 300_000  # kept of all training images together
     head: HeadOptions = field(default_factory=HeadOptions)
@@ -67,6 +68,7 @@ class HeldOut(NamedTuple):
     """What good units left out of training scored, before the scale was known."""
 
     units: list[str]  # one entry per image
+    setups: list[str]  # likewise: what the shots of one setup share of their names
     good: list[float]
     spoilt: list[float]
     scale: Scale
@@ -108,10 +110,7 @@ def train(
     weights = to_bytes(graph)
 
     golden_scores = [_score(graph, image) for image in result.golden]
-    highest: dict[str, float] = {}
-    for unit, raw in zip(result.units, result.good, strict=True):
-        score = _scaled(raw, result.scale)
-        highest[unit] = max(score, highest.get(unit, score))
+    held_out_scores = _unit_scores(result, options.setup_score)
     epochs = options.head.steps * options.head.batch / len(bank)
     card = ModelCard(
         name=options.name,
@@ -153,11 +152,23 @@ def train(
         golden=tuple(
             Golden(file=f"golden-{i}.png", score=score) for i, score in enumerate(golden_scores)
         ),
-        held_out_scores=tuple(highest.values()),
+        held_out_scores=tuple(held_out_scores.values()),
         software=_software(),
         created=datetime.now(UTC),
     )
     return write_model(workspace, card, weights, result.golden)
+
+
+def _unit_scores(held_out: HeldOut, setup_score: SetupScore) -> dict[str, float]:
+    """Score every held-out unit as the line would score the sheet."""
+    shots: dict[str, tuple[list[float], list[str]]] = {}
+    for unit, setup, raw in zip(held_out.units, held_out.setups, held_out.good, strict=True):
+        scores, setups = shots.setdefault(unit, ([], []))
+        scores.append(_scaled(raw, held_out.scale))
+        setups.append(setup)
+    return {
+        unit: sheet_score(scores, setups, setup_score) for unit, (scores, setups) in shots.items()
+    }
 
 
 def split(images: TrainingImages, seed: int) -> tuple[TrainingImages, TrainingImages]:
@@ -222,7 +233,7 @@ def _score_held_out(
 ) -> HeldOut:
     """Score every held-out image as it is and with a synthetic defect; fix the scale by both."""
     rng = np.random.default_rng([seed, 2])
-    units, good, spoilt, seen = [], [], [], []
+    units, setups, good, spoilt, seen = [], [], [], [], []
     owners = [unit for unit, files in images.units.items() for _ in files]
     for i, (unit, path) in enumerate(zip(owners, images.files, strict=True)):
         image = reader.read(path)
@@ -232,6 +243,7 @@ def _score_held_out(
             spoilt.append(_score(detector, bad))
             seen.append(_small(bad, detector))
         units.append(unit)
+        setups.append(path.stem.rpartition("_")[0] or path.stem)
         good.append(_score(detector, image))
         progress(Progress("held-out", i + 1, len(owners)))
     zero, one = float(np.median(good)), float(np.median(spoilt))
@@ -243,7 +255,7 @@ def _score_held_out(
     scale = Scale(raw_zero=zero, raw_one=one, synthetic_seed=seed, synthetic_kinds=synthetic.KINDS)
     typical = int(np.argsort(spoilt)[len(spoilt) // 2])
     golden = [_small(reader.read(path), detector) for path in images.files[:GOOD_GOLDEN]]
-    return HeldOut(units, good, spoilt, scale, [*golden, seen[typical]])
+    return HeldOut(units, setups, good, spoilt, scale, [*golden, seen[typical]])
 
 
 def _score(graph: torch.nn.Module, image: Image) -> float:

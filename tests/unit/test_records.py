@@ -25,46 +25,74 @@ from station.records import Manifest, Verdict, judge, pixels_sha256
 scores = st.lists(st.one_of(st.none(), st.floats()), max_size=5)
 
 
+def judged(
+    scores: Sequence[float | None], required: int, threshold: float
+) -> tuple[Verdict, float | None, tuple[str, ...]]:
+    """Judge shots of one setup by the highest."""
+    return judge(scores, ["a"] * len(scores), required, threshold, "highest")
+
+
+def test_the_lowest_shot_of_a_setup_tells_a_defect_from_a_glint() -> None:
+    setups = ["left", "left", "left", "right", "right", "right"]
+    glint = [0.9, 0.0, 0.1, 0.1, 0.1, 0.0]
+    defect = [0.1, 0.0, 0.1, 0.9, 0.8, 0.7]
+    assert judge(glint, setups, 6, 0.5, "lowest")[:2] == (Verdict.ACCEPT, 0.0)
+    assert judge(defect, setups, 6, 0.5, "lowest")[:2] == (Verdict.REJECT, 0.7)
+    assert judge(glint, setups, 6, 0.5, "highest")[:2] == (Verdict.REJECT, 0.9)
+
+
+def test_the_lowest_shot_never_hides_one_without_a_score() -> None:
+    setups = ["left", "left"]
+    assert judge([0.1, math.nan], setups, 2, 0.5, "lowest")[0] is Verdict.REJECT
+    assert judge([0.1, None], setups, 2, 0.5, "lowest")[0] is Verdict.REJECT
+    assert judge([0.1], ["left"], 2, 0.5, "lowest")[0] is Verdict.NONE
+
+
+def test_one_shot_a_setup_is_judged_alike_either_way() -> None:
+    for how in ("highest", "lowest"):
+        assert judge([0.2, 0.6], ["a", "b"], 2, 0.5, how)[:2] == (Verdict.REJECT, 0.6)
+
+
 def test_all_scores_below_the_threshold_accept() -> None:
-    assert judge([0.1, 0.13, -0.2], 3, 0.14) == (Verdict.ACCEPT, 0.13, ())
+    assert judged([0.1, 0.13, -0.2], 3, 0.14) == (Verdict.ACCEPT, 0.13, ())
 
 
 def test_a_score_at_the_threshold_rejects() -> None:
-    verdict, score, reasons = judge([0.1, 0.14], 2, 0.14)
+    verdict, score, reasons = judged([0.1, 0.14], 2, 0.14)
     assert (verdict, score) == (Verdict.REJECT, 0.14)
     assert "threshold 0.14" in reasons[0]
 
 
 @pytest.mark.parametrize("bad", [None, math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_a_finite_number_rejects(bad: float | None) -> None:
-    verdict, score, reasons = judge([0.1, bad], 2, 0.14)
+    verdict, score, reasons = judged([0.1, bad], 2, 0.14)
     assert (verdict, score) == (Verdict.REJECT, 0.1)
     assert reasons == ("1 of 2 shots without a finite score",)
 
 
 def test_a_missing_shot_leaves_no_verdict_however_bad_the_others() -> None:
-    verdict, score, reasons = judge([0.1, 9.0], 3, 0.14)
+    verdict, score, reasons = judged([0.1, 9.0], 3, 0.14)
     assert (verdict, score, reasons) == (Verdict.NONE, None, ("2 of 3 shots recorded",))
 
 
 def test_sheet_without_captures_has_no_verdict() -> None:
-    assert judge([], 12, 0.14)[0] is Verdict.NONE
+    assert judged([], 12, 0.14)[0] is Verdict.NONE
 
 
 def test_a_sheet_that_needs_no_shots_is_not_accepted() -> None:
-    assert judge([], 0, 0.14)[0] is not Verdict.ACCEPT
+    assert judged([], 0, 0.14)[0] is not Verdict.ACCEPT
 
 
 @pytest.mark.parametrize("threshold", [math.nan, -math.inf])
 def test_a_threshold_that_is_no_number_accepts_nothing(threshold: float) -> None:
-    assert judge([0.1], 1, threshold)[0] is Verdict.REJECT
+    assert judged([0.1], 1, threshold)[0] is Verdict.REJECT
 
 
 @given(scores, st.integers(1, 5), st.floats(allow_nan=False, allow_infinity=False))
 def test_accept_is_the_positive_statement(
     given_scores: list[float | None], required: int, threshold: float
 ) -> None:
-    verdict, score, reasons = judge(given_scores, required, threshold)
+    verdict, score, reasons = judged(given_scores, required, threshold)
     proven = len(given_scores) >= required and all(
         s is not None and math.isfinite(s) and s < threshold for s in given_scores
     )
