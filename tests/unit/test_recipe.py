@@ -127,14 +127,14 @@ def test_a_camera_head_down_is_approached_from_above() -> None:
             "recipes/a.yaml:4: sheet_size_m: -0.2 is not above zero",
         ),
         (
-            "smallest_defect_mm: 3",
-            "smallest_defect_mm: 3\nmodel: glassfiber",
-            "recipes/a.yaml:34: model: ",
+            "model: glassfiber/1",
+            "model: glassfiber",
+            "recipes/a.yaml:35: model: ",
         ),
         (
-            "smallest_defect_mm: 3",
-            "smallest_defect_mm: 3\nmodel: ../x/1",
-            "recipes/a.yaml:34: model: ",
+            "model: glassfiber/1",
+            "model: ../x/1",
+            "recipes/a.yaml:35: model: ",
         ),
         (
             "smallest_defect_mm: 3",
@@ -142,9 +142,9 @@ def test_a_camera_head_down_is_approached_from_above() -> None:
             "recipes/a.yaml:34: threshold: .inf is not",
         ),
         (
-            "smallest_defect_mm: 3",
-            "smallest_defect_mm: 3\nmodel_input: tile",
-            "recipes/a.yaml:34: model_input: ",
+            "model_input: whole",
+            "model_input: tile",
+            "recipes/a.yaml:37: model_input: ",
         ),
     ],
 )
