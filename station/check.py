@@ -11,7 +11,7 @@ from station.config import LoadedCell
 from station.devices import Robot
 from station.errors import MoveRefused, StationError
 from station.kinematics import Joints, forward, inverse
-from station.model import ModelCard, load_card
+from station.model import ModelCard, check_files, load_card
 from station.motion import LineChecker
 from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot
 
@@ -39,6 +39,7 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
     else:
         try:
             card = load_card(workspace, recipe.model)
+            check_files(workspace, card)
         except StationError as error:
             yield Finding("error", str(error))
         else:

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from station import arguments, show
-from station.errors import ConfigError, StationError
+from station.errors import ConfigError, DatasetError, StationError
 
 if TYPE_CHECKING:
     from station.config import LoadedCell
@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     log.configure(verbose=args.verbose)
     try:
         code = _COMMANDS[args.command](args)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except StationError as error:
         print(f"station: {error}", file=sys.stderr)
@@ -51,6 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         # Whoever read our output has gone; writing more would only raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # A full disk, a read-only folder, a closed output: the machine's fault, not a bug.
+        print(f"station: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return DatasetError.exit_code
 
 
 # --- the workspace -----------------------------------------------------------------------
@@ -514,6 +519,7 @@ def _stopping(what: str) -> Iterator[threading.Event]:
         show.say(f"finishing {what}, then stopping; Ctrl-C again stops now")
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:
+        show.say("station: terminated; a sheet under way has no verdict")
         raise SystemExit(128 + signal.SIGTERM)
 
     before = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, terminate)

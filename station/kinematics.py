@@ -64,7 +64,10 @@ def inverse(flange: Pose, near: Joints) -> Joints | None:
     cable-wound arm is not asked to unwind.
     """
     best: Joints | None = None
-    for solution in _solutions(flange.matrix(), near):
+    matrix = flange.matrix()
+    if not np.isfinite(matrix).all():
+        return None
+    for solution in _solutions(matrix, near):
         candidate = Joints(*map(_nearest_turn, solution, near))
         if best is None or _travel(candidate, near) < _travel(best, near):
             best = candidate

@@ -40,12 +40,12 @@ def find_truth(folder: Path, capture: Capture) -> Truth | None:
         return Truth(UNNAMED, UNNAMED, mask) if mask else None
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        sheet_label = str(content["label"])
-        label = str(content.get("picture_label", sheet_label))
+        sheet_label = content["label"]
+        label = content.get("picture_label", sheet_label)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise DatasetError(f"{path}: not a label file ({error})") from error
     for text in (label, sheet_label):
-        if not _LABEL.fullmatch(text):
+        if not isinstance(text, str) or not _LABEL.fullmatch(text):
             raise DatasetError(f"{path}: {text!r} cannot be a folder's name")
     return Truth(label, sheet_label, mask)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -200,6 +201,18 @@ def load_card(workspace: Path, name: str) -> ModelCard:
     if f"{card.name}/{card.version}" != name:
         raise ModelError(f"{path}: name and version say {card.name}/{card.version}, not {name}")
     return card
+
+
+def check_files(workspace: Path, card: ModelCard) -> None:
+    """Compare the model's files with its card, without loading them."""
+    folder = workspace / "models" / card.name / str(card.version)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ModelError(f"{path}: missing")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != card.sha256:
+        raise ModelError(f"{path}: not the file its card describes (sha256 differs)")
+    for golden in card.golden:
+        read_golden(folder / golden.file)
 
 
 def list_models(workspace: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -31,6 +32,15 @@ def _numbers(count: int) -> Callable[[Any], list[float]]:
     return check
 
 
+def _within_reason(pose: Pose) -> Pose:
+    """Refuse numbers no arm can mean: degrees for radians, millimetres for metres."""
+    if not math.dist(pose[:3], (0, 0, 0)) <= FARTHEST_M:
+        raise ValueError(f"more than {FARTHEST_M:g} m away; positions are in metres")
+    if not math.dist(pose[3:], (0, 0, 0)) <= 2 * math.pi + 1e-6:
+        raise ValueError("a rotation vector longer than one turn; angles are in radians")
+    return pose
+
+
 def _schema(count: int, meaning: str) -> WithJsonSchema:
     return WithJsonSchema(
         {
@@ -45,7 +55,7 @@ def _schema(count: int, meaning: str) -> WithJsonSchema:
 
 PoseField = Annotated[
     Pose,
-    PlainValidator(lambda value: Pose.of(_numbers(6)(value))),
+    PlainValidator(lambda value: _within_reason(Pose.of(_numbers(6)(value)))),
     PlainSerializer(list),
     _schema(6, "x y z in metres, rotation vector in radians"),
 ]
@@ -64,6 +74,8 @@ Vector = Annotated[
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
 _RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 MODEL_PATTERN = r"^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$"
+
+FARTHEST_M = 3.0
 
 SetupScore = Literal["highest", "lowest"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from station.dataset import Dataset
-from station.errors import DatasetError
+from station.errors import ConfigError, DatasetError
 from station.intervals import clopper_pearson
 from station.label import sheet_truth
 from station.records import Manifest, Verdict
@@ -38,6 +38,12 @@ def make_report(dataset: Dataset, run: str | None, truth: Path | None, out: Path
     manifests = [manifest for _, manifest in runs[run]]
     known = {} if truth is None else _labels(manifests, truth)
     path = out or dataset.root.parent.parent / "run" / f"{run}.html"
+    if out is None:
+        path.parent.mkdir(exist_ok=True)
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent}: no such folder")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: not a file that could be replaced")
     title = f"{dataset.root.name} · run {run}"
     write_report(manifests, {m.sheet: f for f, m in runs[run]}, path, known or None, title)
     return Summary(title, path, [_row(m, known) for m in manifests], _lines(manifests, known))

@@ -96,7 +96,7 @@ class Worker:
                 self._connection.send((method, args))
             if not self._connection.poll(deadline_s):
                 self._kill()
-                raise WorkerError(f"{self._name}: no answer to {method} within {deadline_s:g} s")
+                raise WorkerError(f"{self._name}: no answer to {method} within {deadline_s:.1f} s")
             kind, value = self._connection.recv()
         except (EOFError, OSError) as error:
             raise self._died() from error

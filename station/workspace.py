@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 from pathlib import Path
 
 from station.dataset import write_durably
@@ -28,7 +27,7 @@ def init(target: Path) -> list[Path]:
             copy = target / folder / path.relative_to(source)
             if path.is_file() and not copy.exists():
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, copy)
+                write_durably(copy, path.read_bytes())
                 made.append(copy)
     (target / "data").mkdir(parents=True, exist_ok=True)
     return made
@@ -55,7 +54,10 @@ def active_recipe(workspace: Path) -> str:
     """Return the active recipe's name, or list what there is."""
     path = workspace / "run" / "recipe"
     if path.is_file():
-        return path.read_text(encoding="utf-8").strip()
+        name = path.read_text(encoding="utf-8", errors="replace").strip()
+        if name not in list_recipes(workspace):
+            raise ConfigError(f"{path}: names no recipe here; set it with `station use NAME`")
+        return name
     found = ", ".join(list_recipes(workspace)) or "none"
     raise ConfigError(
         f"no active recipe; name one with --recipe or `station use NAME`; there are: {found}"

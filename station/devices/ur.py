@@ -34,7 +34,7 @@ log = structlog.get_logger()
 class Settings(Strict):
     """How to reach the controller."""
 
-    host: str
+    host: str = Field(min_length=1)
     connect_timeout_s: float = Field(default=10.0, gt=0)
     control: bool = Field(default=True, description="false only reads: no script, no motion")
 

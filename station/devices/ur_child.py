@@ -49,6 +49,7 @@ class Server:
     idle_s = 0.02
 
     def __init__(self, host: str, device: str, control: bool) -> None:
+        os.dup2(2, 1)  # ur_rtde prints; standard output is for results
         self._host = host
         self._device = device
         self._receive = RTDEReceiveInterface(host, variables=_VARIABLES)

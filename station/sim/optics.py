@@ -21,7 +21,7 @@ from station.sim.weave import (
 _STEP = 8  # lens and light change slowly: both are computed for every eighth pixel
 _TABLE_PX_PER_M = 2000.0
 _TABLE_PX = 1024
-_ALBEDO_OF_GREY = 105.5  # a sheet's albedo and mirrored light together, in the lamp's mean light
+_ALBEDO_OF_GREY = 112.0  # a sheet's albedo and mirrored light together, in the lamp's mean light
 _ELECTRONS_PER_GREY = 40.0  # a full well of about 10 000
 _READ_GREY = 0.35
 _PAD = 64
