@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from station.errors import ModelError
 
 # Two threads wait for each other: on two busy cores that made 36 ms into 800.
-THREADS = 1
+THREADS = 2
 # RLIMIT_AS counts what torch only reserves; the data segment is what it really writes to.
 DATA_LIMIT_BYTES = 4 << 30
 
