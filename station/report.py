@@ -140,6 +140,7 @@ def write_report(
         colours=_colour_stops(),
         map_range=MAP_RANGE,
     )  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
     part.write_text(page, encoding="utf-8")
     part.replace(out)

@@ -38,9 +38,7 @@ def make_report(dataset: Dataset, run: str | None, truth: Path | None, out: Path
     manifests = [manifest for _, manifest in runs[run]]
     known = {} if truth is None else _labels(manifests, truth)
     path = out or dataset.root.parent.parent / "run" / f"{run}.html"
-    if out is None:
-        path.parent.mkdir(exist_ok=True)
-    if not path.parent.is_dir():
+    if out is not None and not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such folder")
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path}: not a file that could be replaced")
