@@ -16,6 +16,8 @@ StationError                                                       exit 1
 `cli` alone catches `StationError`: one line, no traceback. Anything else is a bug and shows one.
 """
 
+INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT
+
 
 class StationError(Exception):
     """Base of every error a user can act on."""

@@ -307,6 +307,7 @@ def test_a_protective_stop_in_a_move_ends_it_and_nothing_moves_after(
     assert time.monotonic() - tripped < 0.5
     assert str(move.error).startswith(f"robot {sim.address}: protective stop at x ")
     assert move.error.advice == "clear the cause at the pendant, then start again"
+    assert seconds_to_rest(sim) < 0.5
     count, place = moves(sim), sim.send("state")["pose"]
     with pytest.raises(RobotStopped):
         robot.move(START, 0.5, 1.2, 5.0)

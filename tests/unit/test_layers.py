@@ -90,7 +90,7 @@ def own(path: Path) -> str:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_imports_only_what_stands_below_it(path: Path) -> None:
-    if own(path) in {"cli", "__init__"}:
+    if own(path) in {"cli", "commands", "__init__"}:
         return
     assert own(path) in ALLOWED, f"{path}: say in test_layers.py where this module stands"
     seen = {name.split(".")[1] for name in imports(path) if name.startswith("station.")}
@@ -104,7 +104,7 @@ def test_only_the_command_line_imports_the_simulator() -> None:
         for path in modules()
         if own(path) != "sim" and any(name.startswith("station.sim") for name in imports(path))
     }
-    assert found <= {"cli.py", "learn/bench.py", "bench.py"}
+    assert found <= {"commands/simulate.py", "bench.py"}
 
 
 @pytest.mark.parametrize("library", sorted(ONLY_IN))
@@ -126,6 +126,14 @@ def test_the_command_line_imports_at_the_top_only_what_every_command_needs() -> 
     top = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     ours = {node.module for node in top if node.module and node.module.startswith("station")}
     assert ours <= {"station", "station.errors"}
+
+
+def test_commands_import_torch_only_when_they_run() -> None:
+    for path in sorted((PACKAGE / "commands").glob("*.py")):
+        top = [node for node in ast.parse(path.read_text(encoding="utf-8")).body]
+        names = {n.module or "" for n in top if isinstance(n, ast.ImportFrom)}
+        slow = {n for n in names if n.startswith(("station.learn", "station.torchscript"))}
+        assert not slow, path
 
 
 def test_only_motion_guard_calls_move() -> None:
@@ -153,4 +161,4 @@ def test_only_the_command_line_prints() -> None:
         for node in nodes(path):
             if isinstance(node, ast.Name) and node.id == "print":
                 printing.add(own(path))
-    assert printing <= {"cli", "show"}
+    assert printing <= {"cli", "commands", "show"}

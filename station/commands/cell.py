@@ -1,0 +1,192 @@
+"""Commands that open the cell: where the arm stands, a picture, captures, the production loop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from structlog.contextvars import bind_contextvars
+
+from station import cycle, show, teach
+from station.cell import open_camera, open_cell, open_robot
+from station.commands.common import cell_of, judged_by, recipe_of, workspace_of
+from station.config import LoadedCell
+from station.cycle import Job
+from station.dataset import Dataset, next_boot, save_image
+from station.errors import INTERRUPTED, ConfigError
+from station.image_quality import quality
+from station.model import open_model
+from station.recipe import LoadedRecipe
+from station.records import Manifest
+from station.session import CaptureSession
+from station.workspace import software
+
+
+def where(args: argparse.Namespace) -> int:
+    """Print the arm's present place as a recipe entry."""
+    workspace = workspace_of(args)
+    with open_robot(cell_of(args, workspace).config, workspace, control=False) as robot:
+        status = robot.status()
+    if args.append:
+        name = teach.append(workspace, args.append, status, args.name)
+        print(f"recipes/{args.append}.yaml: added setup {name}")
+    elif args.json:
+        print(json.dumps(teach.entry(status, args.name or "setup-1")))
+    else:
+        print(teach.entry_text(teach.entry(status, args.name or "setup-1")), end="")
+    return 0
+
+
+def snap(args: argparse.Namespace) -> int:
+    """Take one picture where the arm stands."""
+    workspace = workspace_of(args)
+    if args.out.suffix.lower() != ".png":
+        raise ConfigError(f"{args.out}: pictures are kept lossless; name a .png file")
+    if not args.out.parent.is_dir():
+        raise ConfigError(f"{args.out.parent}: no such folder")
+    with open_camera(cell_of(args, workspace).config, workspace) as camera:
+        camera.configure(args.exposure_us, args.gain_db)
+        frame = camera.trigger()
+    save_image(args.out, frame.image)
+    told = quality(frame.image)
+    height, width = frame.image.shape[:2]
+    show.values(
+        {"file": str(args.out), "width": width, "height": height, **told._asdict()},
+        as_json=args.json,
+    )
+    return 0
+
+
+def capture(args: argparse.Namespace) -> int:
+    """Photograph sheets into the dataset tree."""
+    workspace = workspace_of(args)
+    recipe = recipe_of(args, workspace)
+    cell = cell_of(args, workspace)
+    dataset = Dataset(workspace, recipe.name)
+    split: Literal["train", "test"] = args.split or ("train" if args.label == "good" else "test")
+    session = CaptureSession.resume(dataset, args.label, split, args.sheets, restart=args.restart)
+    if session.done:
+        show.say(f"continuing: {session.done} of {session.sheets} sheets are there")
+    labels = cycle.Labels(label=args.label, split=split)
+    shots = recipe.recipe.shots_per_sheet
+    with (
+        _stopping("the shot") as stop,
+        open_cell(cell.config, workspace, _ask(cell)) as opened,
+        show.progress(session.left * shots, "shots") as advance,
+    ):
+        job = _job(workspace, recipe, cell, stop)
+        for event in cycle.capture(opened, job, labels, dataset, session.left):
+            if isinstance(event, cycle.Progress):
+                advance(f"{event.sheet} {event.shot.setup} {event.shot.number}")
+                continue
+            session = session.advance(complete=event.complete)
+            show.captured(event, workspace, dataset, as_json=args.json)
+    if stop.is_set():
+        show.say(
+            f"stopped with {session.done} of {session.sheets} sheets; the same command continues"
+        )
+        return INTERRUPTED
+    return 0
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Accept or reject sheets as they arrive."""
+    workspace = workspace_of(args)
+    recipe = recipe_of(args, workspace)
+    cell = cell_of(args, workspace)
+    model_name, threshold = judged_by(recipe)
+    done: list[Manifest] = []
+    with (
+        _stopping("the sheet") as stop,
+        open_model(workspace, model_name) as model,
+        open_cell(cell.config, workspace, _ask(cell)) as opened,
+    ):
+        _check_model_input(recipe, model.card.input.tiles)
+        judging = cycle.Judging(
+            model, model_name, model.card.sha256, threshold, recipe.recipe.setup_score
+        )
+        job = _job(workspace, recipe, cell, stop, dry_run=args.dry_run)
+        dataset = Dataset(workspace, recipe.name)
+        for inspected in cycle.inspect(opened, job, judging, dataset, args.sheets):
+            done.append(inspected.manifest)
+            show.inspected(inspected, workspace, as_json=args.json)
+    if not args.json and done:
+        counts = {
+            verdict: sum(m.verdict == verdict for m in done)
+            for verdict in ("accept", "reject", "none")
+        }
+        show.say(
+            ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+            + f"; run {job.run}"
+        )
+    return INTERRUPTED if stop.is_set() else 0
+
+
+def _job(
+    workspace: Path,
+    recipe: LoadedRecipe,
+    cell: LoadedCell,
+    stop: threading.Event,
+    *,
+    dry_run: bool = False,
+) -> Job:
+    run = f"{cell.config.station}-{next_boot(workspace):04d}"
+    bind_contextvars(run=run, recipe=recipe.name)
+    return Job(run, recipe, cell, software(), stop, dry_run)
+
+
+def _check_model_input(recipe: LoadedRecipe, tiles: int) -> None:
+    trained = "whole" if tiles == 1 else "tiles"
+    if recipe.recipe.model_input != trained:
+        raise ConfigError(
+            f"recipes/{recipe.name}.yaml: model_input: {recipe.recipe.model_input}, "
+            f"but model {recipe.recipe.model} was trained on {trained}"
+        )
+
+
+def _ask(cell: LoadedCell) -> Callable[[threading.Event], None] | None:
+    if cell.config.gate == "input":
+        return None
+
+    def ask(stop: threading.Event) -> None:
+        show.say("lay a sheet and press Enter")
+        while not stop.is_set():
+            ready, _, _ = select.select([sys.stdin], [], [], 0.2)
+            if ready and not sys.stdin.readline():
+                raise ConfigError("gate: manual needs a keyboard; standard input is closed")
+            if ready:
+                return
+
+    return ask
+
+
+@contextlib.contextmanager
+def _stopping(what: str) -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a request to stop after `what`; the second stops now."""
+    stop = threading.Event()
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        show.say(f"finishing {what}, then stopping; Ctrl-C again stops now")
+
+    def terminate(_signal: int, _frame: FrameType | None) -> None:
+        show.say("station: terminated; a sheet under way has no verdict")
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])

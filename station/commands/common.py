@@ -1,0 +1,41 @@
+"""What commands share: the workspace, cell file and recipe that were asked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from station.cell import check_drivers
+from station.config import LoadedCell, load_cell, open_workspace
+from station.errors import ConfigError
+from station.recipe import LoadedRecipe, load_recipe
+from station.workspace import active_recipe
+
+
+def workspace_of(args: argparse.Namespace) -> Path:
+    """Open the workspace named by --workspace."""
+    return open_workspace(args.workspace)
+
+
+def cell_of(args: argparse.Namespace, workspace: Path) -> LoadedCell:
+    """Load the cell file: --cell, else $STATION_CELL, else calibration/cell.yaml."""
+    named = args.cell or os.environ.get("STATION_CELL")
+    cell = load_cell(Path(named) if named else workspace / "calibration" / "cell.yaml")
+    check_drivers(cell)
+    return cell
+
+
+def recipe_of(args: argparse.Namespace, workspace: Path) -> LoadedRecipe:
+    """Load the recipe of --recipe, else the active one."""
+    return load_recipe(workspace, args.recipe or active_recipe(workspace))
+
+
+def judged_by(recipe: LoadedRecipe) -> tuple[str, float]:
+    """Return the recipe's model and threshold, both needed to judge."""
+    if recipe.recipe.model is None or recipe.recipe.threshold is None:
+        missing = "model" if recipe.recipe.model is None else "threshold"
+        raise ConfigError(
+            f"recipes/{recipe.name}.yaml: {missing}: needed to inspect; `station train` tells one"
+        )
+    return recipe.recipe.model, recipe.recipe.threshold

@@ -1,0 +1,116 @@
+"""Commands on captures, models and records. Those that need torch import it themselves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from station import show
+from station.commands.common import recipe_of, workspace_of
+from station.dataset import Dataset
+from station.errors import ConfigError
+from station.label import attach
+from station.recipe import load_recipe
+from station.records import judge
+from station.run_report import make_report
+from station.workspace import active_recipe
+
+
+def label(args: argparse.Namespace) -> int:
+    """Attach labels and masks to captures."""
+    workspace = workspace_of(args)
+    counts = attach(Dataset(workspace, recipe_of(args, workspace).name), args.source)
+    if args.json:
+        print(json.dumps(counts))
+    else:
+        print(
+            ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+            or "nothing matched"
+        )
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """Learn from good sheets and write a new model."""
+    from station.learn.images import from_mvtec
+    from station.learn.metrics import held_out_rejects
+    from station.learn.train import TrainOptions
+    from station.learn.train import train as learn
+
+    workspace = workspace_of(args)
+    recipe = None
+    folder = args.dataset
+    if folder is None or args.recipe is not None:
+        recipe = load_recipe(workspace, args.recipe or active_recipe(workspace))
+        folder = folder or workspace / "data" / recipe.name
+    tiles = args.tiles or (2 if recipe and recipe.recipe.model_input == "tiles" else 1)
+    options = TrainOptions(
+        name=args.model or (recipe.name if recipe else folder.resolve().name),
+        input_size=args.input_size,
+        tiles=tiles,
+        units=args.images,
+        seed=args.seed,
+        setup_score=recipe.recipe.setup_score if recipe else "highest",
+    )
+    with show.learning() as progress:
+        card = learn(from_mvtec(folder), options, workspace, progress)
+    limit = recipe.recipe.threshold if recipe else None
+    row: dict[str, object] = {
+        "model": f"{card.name}/{card.version}",
+        "images": card.data.images,
+        "units": card.data.units,
+        "held_out_units": len(card.held_out_scores),
+        "held_out_highest_score": max(card.held_out_scores),
+        "threshold": limit,
+    }
+    if limit is not None:
+        count, total, low, high = held_out_rejects(card, limit)
+        row |= {
+            "held_out_rejected": count,
+            "held_out_total": total,
+            "rejected_low": low,
+            "rejected_high": high,
+        }
+    show.values(row, as_json=args.json)
+    if not args.json:
+        name = recipe.name if recipe else "R"
+        show.say(f"to use it: set `model: {card.name}/{card.version}` in recipes/{name}.yaml")
+    return 0
+
+
+def score(args: argparse.Namespace) -> int:
+    """Score picture files."""
+    from station.learn.score import score_files
+
+    workspace = workspace_of(args)
+    threshold = args.threshold
+    if args.recipe is not None:
+        threshold = load_recipe(workspace, args.recipe).recipe.threshold
+        if threshold is None:
+            raise ConfigError(f"recipes/{args.recipe}.yaml: threshold: missing")
+    for file, prediction in score_files(workspace, args.model, args.files):
+        verdict = (
+            None
+            if threshold is None
+            else judge([prediction.score], [""], 1, threshold, "highest")[0]
+        )
+        row = {"file": str(file), "score": prediction.score, "verdict": verdict}
+        show.scored(row, as_json=args.json)
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write one run as a self-contained HTML page."""
+    workspace = workspace_of(args)
+    dataset = Dataset(workspace, recipe_of(args, workspace).name)
+    summary = make_report(dataset, args.run, args.truth, args.out)
+    if args.json:
+        for row in summary.rows:
+            print(json.dumps(row))
+    else:
+        show.table(summary.title, summary.rows)
+        for line in summary.lines:
+            print(line)
+    print(f"report: {summary.path}", file=sys.stderr if args.json else sys.stdout)
+    return 0

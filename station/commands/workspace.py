@@ -1,0 +1,67 @@
+"""Commands on the workspace itself: make it, choose the recipe, check everything in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from station import workspace as workspaces
+from station.cell import check_installation, open_robot
+from station.check import Finding, check_reach, check_recipe
+from station.commands.common import cell_of, workspace_of
+from station.config import CellConfig
+from station.errors import ConfigError
+from station.recipe import Recipe, list_recipes, load_recipe
+
+
+def init(args: argparse.Namespace) -> int:
+    """Make a workspace."""
+    made = workspaces.init(args.dir)
+    print(f"{args.dir}: {len(made)} files made" if made else f"{args.dir}: already complete")
+    print(f"try it: cd {args.dir} && station sim -- station inspect --recipe glassfiber --sheets 5")
+    return 0
+
+
+def use(args: argparse.Namespace) -> int:
+    """Set the active recipe."""
+    workspaces.use(workspace_of(args), args.recipe)
+    print(f"active recipe: {args.recipe}")
+    return 0
+
+
+def schema(args: argparse.Namespace) -> int:
+    """Write JSON schemas for editors."""
+    if args.dir.exists() and not args.dir.is_dir():
+        raise ConfigError(f"{args.dir}: is a file")
+    for name, model in (("recipe", Recipe), ("cell", CellConfig)):
+        path = args.dir / f"{name}.schema.json"
+        args.dir.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(model.model_json_schema(), indent=2) + "\n", encoding="utf-8")
+        print(path)
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Validate everything without moving."""
+    workspace = workspace_of(args)
+    cell = cell_of(args, workspace)
+    names = [args.recipe] if args.recipe else list_recipes(workspace)
+    if not names:
+        raise ConfigError(f"{workspace / 'recipes'}: no recipes")
+    recipes = [load_recipe(workspace, name) for name in names]
+    findings: list[tuple[str, Finding]] = [
+        (recipe.name, finding)
+        for recipe in recipes
+        for finding in check_recipe(workspace, recipe, cell)
+    ]
+    if args.cell is not None:
+        with open_robot(cell.config, workspace, control=True) as robot:
+            check_installation(cell.config, robot.info())
+            for recipe in recipes:
+                findings += [(recipe.name, finding) for finding in check_reach(robot, recipe)]
+    for name, finding in findings:
+        if args.json:
+            print(json.dumps({"recipe": name, "level": finding.level, "what": finding.what}))
+        else:
+            print(f"{finding.level:8} {name}: {finding.what}")
+    return ConfigError.exit_code if any(f.level == "error" for _, f in findings) else 0
