@@ -130,7 +130,7 @@ def test_the_command_line_imports_at_the_top_only_what_every_command_needs() -> 
 
 def test_commands_import_torch_only_when_they_run() -> None:
     for path in sorted((PACKAGE / "commands").glob("*.py")):
-        top = [node for node in ast.parse(path.read_text(encoding="utf-8")).body]
+        top = ast.parse(path.read_text(encoding="utf-8")).body
         names = {n.module or "" for n in top if isinstance(n, ast.ImportFrom)}
         slow = {n for n in names if n.startswith(("station.learn", "station.torchscript"))}
         assert not slow, path
