@@ -65,7 +65,7 @@ class LabelledScores:
 
     def only(self, chosen: NDArray[np.bool_]) -> LabelledScores:
         """Keep the chosen entries."""
-        units = [self.units[i] for i in np.flatnonzero(chosen)]
+        units = [self.units[i] for i in np.flatnonzero(chosen).tolist()]
         return LabelledScores(self.scores[chosen], self.defective[chosen], units)
 
 
