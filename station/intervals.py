@@ -5,7 +5,7 @@ from __future__ import annotations
 from scipy.stats import beta
 
 
-def clopper_pearson(count: float, total: int, confidence: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the exact two-sided interval of a share, `count` of `total`."""
     tail = (1 - confidence) / 2
     low = 0.0 if count == 0 else float(beta.ppf(tail, count, total - count + 1))

@@ -94,15 +94,15 @@ def measure(labelled: LabelledScores, threshold: float | None, seed: int = 0) ->
         defective=len(defective.scores),
         image_auroc=auroc,
         average_precision=precision,
-        false_rejects_at_zero_escapes=_share(good, good.scores >= lowest) if both else None,
+        false_rejects_at_zero_escapes=share(good, good.scores >= lowest) if both else None,
         zero_escape_threshold=lowest if both else None,
     )
     if threshold is None:
         return metrics
     judged = {
         "threshold": threshold,
-        "escapes": _share(defective, defective.scores < threshold),
-        "false_rejects": _share(good, good.scores >= threshold),
+        "escapes": share(defective, defective.scores < threshold),
+        "false_rejects": share(good, good.scores >= threshold),
         "f1": _f1(good, defective, threshold),
     }
     return metrics.model_copy(update=judged)
@@ -184,21 +184,23 @@ def _average_precision(good: Floats, defective: Floats) -> Floats:
     return np.asarray((defective[..., ::-1] * precision).sum(-1) / defective.sum(-1))
 
 
-def _share(
+def share(
     labelled: LabelledScores, hit: NDArray[np.bool_], confidence: float = 0.95
 ) -> Rate | None:
     """Count hits; the exact interval is that of as many trials as there are units."""
     count, total, units = int(hit.sum()), len(hit), len(set(labelled.units))
     if total == 0:
         return None
-    low, high = clopper_pearson(count / total * units, units, confidence)
+    # The share among that many trials need not be a whole count: rounded away from it.
+    low, _ = clopper_pearson(count * units // total, units, confidence)
+    _, high = clopper_pearson(-(-count * units // total), units, confidence)
     return Rate(value=count / total, low=low, high=high, count=count, total=total)
 
 
 def _f1(good: LabelledScores, defective: LabelledScores, threshold: float) -> Estimate | None:
     """Return F1 at this share of defects; its bounds are those of its two rates, 97.5 % each."""
-    found = _share(defective, defective.scores >= threshold, 0.975)
-    wrong = _share(good, good.scores >= threshold, 0.975)
+    found = share(defective, defective.scores >= threshold, 0.975)
+    wrong = share(good, good.scores >= threshold, 0.975)
     if found is None or wrong is None:
         return None
 
