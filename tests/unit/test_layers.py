@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "log": set(),
     "kinematics": {"geometry"},
     "strict": {"errors"},
+    "preset": {"errors", "strict"},
     "recipe": GROUND | {"strict"},
     "config": GROUND | {"strict", "recipe"},
     "records": GROUND | {"strict", "recipe"},
@@ -29,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "worker": {"errors"},
     "devices": FILES | {"worker"},
     "torchscript": FILES,
-    "model": FILES | {"worker"},
+    "model": FILES | {"worker", "preset"},
     "session": FILES | {"dataset"},
     "label": FILES | {"dataset"},
     "workspace": FILES | {"dataset"},
@@ -47,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": FILES | {"dataset", "model", "collect", "cell", "cycle", "devices"},
     "arguments": set(),
     "run_report": FILES | {"dataset", "label", "model", "intervals", "report"},
-    "learn": FILES | {"dataset", "model", "torchscript", "learn", "worker", "intervals"},
+    "learn": FILES | {"dataset", "model", "torchscript", "learn", "worker", "intervals", "preset"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }
 ONLY_IN = {
