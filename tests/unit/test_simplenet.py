@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from station.errors import ModelError
 from station.intervals import clopper_pearson
 from station.learn import synthetic
-from station.learn.backbones import load_backbone, random_backbone
 from station.learn.metrics import image_auroc
 from station.learn.simplenet import (
     FoldedHead,
@@ -66,31 +64,6 @@ def test_a_channel_that_never_changes_does_not_break_the_scale() -> None:
     head = train_head(bank, QUICK, 0, lambda *_: None)
     with torch.inference_mode():
         assert torch.isfinite(head(bank)).all()
-
-
-def test_unknown_backbone_is_named() -> None:
-    with pytest.raises(ModelError, match="no backbone 'resnet'; there are: efficientnet_lite0"):
-        load_backbone("resnet")
-
-
-def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("station.learn.backbones._LITE0_SHA256", "0" * 64)
-    with pytest.raises(ModelError, match="other weights"):
-        load_backbone("efficientnet_lite0")
-
-
-def test_levels_have_the_promised_strides_and_channels() -> None:
-    backbone = random_backbone()
-    with torch.inference_mode():
-        levels = backbone(torch.zeros(1, 3, 64, 96))
-    assert [tuple(level.shape[1:]) for level in levels] == [(24, 16, 24), (40, 8, 12), (112, 4, 6)]
-
-
-def test_pretrained_weights_are_loaded() -> None:
-    pretrained, random = load_backbone("efficientnet_lite0"), random_backbone()
-    image = torch.full((1, 3, 64, 64), 100.0)
-    with torch.inference_mode():
-        assert not torch.allclose(pretrained(image)[2], random(image)[2])
 
 
 @pytest.mark.parametrize("kind", synthetic.KINDS)
