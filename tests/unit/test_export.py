@@ -142,7 +142,7 @@ def test_a_cut_out_middle_keeps_its_place_on_the_map() -> None:
     preset = changed(PAPER, input_size=96, crop_from=128, levels=(4, 16))
     net = Detector(Brightness(), InputForm.of_frames(256, 512, preset), 0.0)
     image = torch.zeros(1, 1, 256, 512, dtype=torch.uint8)
-    image[:, :, 128:136, 256:264] = 200
+    image[:, :, 128:144, 256:272] = 200
     image[:, :, :8, :8] = 255  # outside of what is seen
     score, anomaly_map = net(image)
     assert anomaly_map.shape == (1, 32, 64)
