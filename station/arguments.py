@@ -170,8 +170,11 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="learn from N sheets only (in a tree without sheets: N images)",
     )
+    train.add_argument("--preset", choices=["default", "paper"], default="default")
+    train.add_argument("--backbone", metavar="B", help="default: the preset's; `station weights`")
+    train.add_argument("--resume", action="store_true", help="go on with a stopped training")
     train.add_argument(
-        "--input-size", type=_count, default=256, metavar="PX", help="long side the model sees"
+        "--input-size", type=_count, metavar="PX", help="long side the model sees; default 256"
     )
     train.add_argument(
         "--tiles",

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from station.errors import ConfigError, ModelError
+from station.preset import Preset
 from station.records import Image, Prediction
 from station.strict import Strict
 from station.worker import Worker, WorkerError
 
 WEIGHTS, CARD = "weights.pt", "card.yaml"
+SUMS = "images.sha256"  # of every training image, as sha256sum writes it
 GOLDEN_TOLERANCE = 1e-3  # another processor rounds otherwise; another graph differs by far more
 START_DEADLINE_S = 60.0  # importing torch on a busy machine takes many seconds
 
@@ -58,22 +60,24 @@ class TrainingData(Strict):
     held_out_units: tuple[str, ...]
 
 
+class CurvePoint(Strict):
+    """How learning stood after a meta-epoch; measured on held-out images, never on the test's."""
+
+    meta_epoch: int
+    loss: float
+    good_right: float = Field(description="share of normal patches on the good side")
+    noisy_right: float = Field(description="share of noisy patches on the other side")
+    synthetic_auroc: float
+
+
 class Training(Strict):
     """How it was trained; with the same data and software this gives the same model."""
 
+    preset: Preset
     seed: int
-    steps: int
-    batch: int
-    epochs: float
     patches: int
-    whitening: float
-    noise: tuple[float, ...]
-    margin: float
-    hidden: int
-    members: int
-    learning_rate: float
-    smoothing: float
     threads: int
+    curve: tuple[CurvePoint, ...]
 
 
 class Golden(Strict):

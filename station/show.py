@@ -52,13 +52,14 @@ def learning() -> Iterator[Callable[[TrainProgress], None]]:
         tasks: dict[str, TaskID] = {}
 
         def told(progress: TrainProgress) -> None:
+            if progress.stage == "features" and progress.done == 0:
+                say(f"features of {progress.total} images: {progress.note} on disk")
             if progress.stage not in tasks:
                 tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total)
-            loss = "" if progress.loss is None else f" loss {progress.loss:.3f}"
             bars.update(
                 tasks[progress.stage],
                 completed=progress.done,
-                description=progress.stage + loss,
+                description=f"{progress.stage} {progress.note}",
             )
 
         yield told

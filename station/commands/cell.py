@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import select
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from structlog.contextvars import bind_contextvars
 
 from station import cycle, show, teach
 from station.cell import open_camera, open_cell, open_robot
-from station.commands.common import cell_of, judged_by, recipe_of, workspace_of
+from station.commands.common import cell_of, judged_by, recipe_of, stopping, workspace_of
 from station.config import LoadedCell
 from station.cycle import Job
 from station.dataset import Dataset, next_boot, save_image
@@ -79,7 +76,7 @@ def capture(args: argparse.Namespace) -> int:
     labels = cycle.Labels(label=args.label, split=split)
     shots = recipe.recipe.shots_per_sheet
     with (
-        _stopping("the shot") as stop,
+        stopping("the shot") as stop,
         open_cell(cell.config, workspace, _ask(cell)) as opened,
         show.progress(session.left * shots, "shots") as advance,
     ):
@@ -106,7 +103,7 @@ def inspect(args: argparse.Namespace) -> int:
     model_name, threshold = judged_by(recipe)
     done: list[Manifest] = []
     with (
-        _stopping("the sheet") as stop,
+        stopping("the sheet") as stop,
         open_model(workspace, model_name) as model,
         open_cell(cell.config, workspace, _ask(cell)) as opened,
     ):
@@ -167,26 +164,3 @@ def _ask(cell: LoadedCell) -> Callable[[threading.Event], None] | None:
                 return
 
     return ask
-
-
-@contextlib.contextmanager
-def _stopping(what: str) -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a request to stop after `what`; the second stops now."""
-    stop = threading.Event()
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        show.say(f"finishing {what}, then stopping; Ctrl-C again stops now")
-
-    def terminate(_signal: int, _frame: FrameType | None) -> None:
-        show.say("station: terminated; a sheet under way has no verdict")
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
+from station import show
 from station.cell import check_drivers
 from station.config import LoadedCell, load_cell, open_workspace
 from station.errors import ConfigError
@@ -39,3 +45,26 @@ def judged_by(recipe: LoadedRecipe) -> tuple[str, float]:
             f"recipes/{recipe.name}.yaml: {missing}: needed to inspect; `station train` tells one"
         )
     return recipe.recipe.model, recipe.recipe.threshold
+
+
+@contextlib.contextmanager
+def stopping(what: str) -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a request to stop after `what`; the second stops now."""
+    stop = threading.Event()
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        show.say(f"finishing {what}, then stopping; Ctrl-C again stops now")
+
+    def terminate(_signal: int, _frame: FrameType | None) -> None:
+        show.say("station: terminated; a sheet under way has no verdict")
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])

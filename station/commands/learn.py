@@ -7,10 +7,11 @@ import json
 import sys
 
 from station import show
-from station.commands.common import recipe_of, workspace_of
+from station.commands.common import recipe_of, stopping, workspace_of
 from station.dataset import Dataset
-from station.errors import ConfigError
+from station.errors import INTERRUPTED, ConfigError
 from station.label import attach
+from station.preset import PRESETS, changed
 from station.recipe import load_recipe
 from station.records import judge
 from station.run_report import make_report
@@ -35,7 +36,7 @@ def train(args: argparse.Namespace) -> int:
     """Learn from good sheets and write a new model."""
     from station.learn.images import from_mvtec
     from station.learn.metrics import held_out_rejects
-    from station.learn.train import TrainOptions
+    from station.learn.train import TrainingStopped, TrainOptions
     from station.learn.train import train as learn
 
     workspace = workspace_of(args)
@@ -45,16 +46,23 @@ def train(args: argparse.Namespace) -> int:
         recipe = load_recipe(workspace, args.recipe or active_recipe(workspace))
         folder = folder or workspace / "data" / recipe.name
     tiles = args.tiles or (2 if recipe and recipe.recipe.model_input == "tiles" else 1)
+    changes = {"tiles": tiles, "backbone": args.backbone, "input_size": args.input_size}
+    chosen = {name: value for name, value in changes.items() if value is not None}
     options = TrainOptions(
         name=args.model or (recipe.name if recipe else folder.resolve().name),
-        input_size=args.input_size,
-        tiles=tiles,
+        preset=changed(PRESETS[args.preset], **chosen),
         units=args.images,
         seed=args.seed,
         setup_score=recipe.recipe.setup_score if recipe else "highest",
+        resume=args.resume,
     )
-    with show.learning() as progress:
-        card = learn(from_mvtec(folder), options, workspace, progress)
+    images = from_mvtec(folder)
+    with stopping("the step") as stop, show.learning() as progress:
+        try:
+            card = learn(images, options, workspace, progress, stop)
+        except TrainingStopped as stopped:
+            show.say(str(stopped))
+            return INTERRUPTED
     limit = recipe.recipe.threshold if recipe else None
     row: dict[str, object] = {
         "model": f"{card.name}/{card.version}",

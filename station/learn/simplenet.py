@@ -1,69 +1,49 @@
 """SimpleNet: a discriminator that tells features of good parts from the same features plus noise.
 
-Features -> 3x3 average pooling -> the finest level's grid -> standardised per channel -> linear
-adaptor -> discriminator. `Head` is that in training, on single patches; `FoldedHead` is the same
-function on whole feature maps, with everything up to the leaky ReLU as one affine map per level.
+Levels of a frozen backbone -> features of 3x3 neighbourhoods -> the finest level's grid -> linear
+adaptor -> discriminator. `Head` is that in training, on single patches; `fold` writes trained heads
+as one affine map in front of the leaky ReLU, which `CollapsedHead` computes level by level.
 
-The adaptor is not learned but computed: it whitens the standardised features by half. A learned one
-in front of the noise stretches the features until the noise is small beside them: the loss is zero
-and nothing was learned. Several small heads are averaged: one alone depends much on its seed.
+The default preset does not learn its adaptor but computes it, by whitening. A learned one in front
+of noise that fits standardised features stretches these until the noise is small beside them: the
+loss is zero and nothing was learned. Several small heads are averaged: one alone depends much on
+its seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-SLOPE = 0.2  # of the leaky ReLU
-
-
-@dataclass(frozen=True)
-class HeadOptions:
-    """The constants of the method; noise and rates suit standardised features."""
-
-    hidden: int = 64
-    members: int = 6
-    whitening: float = 0.5  # 0 standardises only, 1 makes all directions alike
-    noise: tuple[float, ...] = (0.15, 0.3, 0.6, 1.2, 2.4)  # each patch gets one of these deviations
-    margin: float = 0.5
-    steps: int = 300  # of each member
-    batch: int = 2048
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-5
+from station.learn.collapse import SLOPE
+from station.learn.local import upsample
+from station.preset import ImageBatches, LearnedAdaptor, Preset
 
 
 class Head(nn.Module):
     """Adaptor and discriminator on patches; positive means good."""
 
-    def __init__(self, mean: Tensor, deviation: Tensor, adaptor: Tensor, hidden: int) -> None:
+    def __init__(self, mean: Tensor, deviation: Tensor, adaptor: nn.Linear, hidden: int) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
-        self.register_buffer("adaptor", adaptor)
         self.mean: Tensor
         self.deviation: Tensor
-        self.adaptor: Tensor
-        self.hidden = nn.Linear(len(mean), hidden)
+        self.adaptor = adaptor
+        self.hidden = nn.Linear(adaptor.out_features, hidden)
         self.norm = nn.BatchNorm1d(hidden)
         self.out = nn.Linear(hidden, 1, bias=False)
         for layer in (self.hidden, self.out):
             nn.init.xavier_normal_(layer.weight)
 
-    @classmethod
-    def on(cls, bank: Tensor, options: HeadOptions) -> Head:
-        """Build an untrained head for patches such as these, (P, D)."""
-        mean = bank.mean(0, dtype=torch.float32)
-        # A channel that never changes in training must not turn a rounding error into a defect.
-        deviation = bank.float().std(0).clamp_min(1e-3)
-        return cls(mean, deviation, _adaptor(bank, mean, deviation, options), options.hidden)
-
     def adapt(self, patches: Tensor) -> Tensor:
         """Standardise and adapt: the space in which the noise is added."""
-        return ((patches - self.mean) / self.deviation) @ self.adaptor.T  # (P, D)
+        result: Tensor = self.adaptor((patches - self.mean) / self.deviation)
+        return result  # (P, D)
 
     def discriminate(self, adapted: Tensor) -> Tensor:
         """Tell good from noisy, one number per patch."""
@@ -76,118 +56,208 @@ class Head(nn.Module):
         return self.discriminate(self.adapt(patches))
 
 
-class FoldedHead(nn.Module):
-    """The mean of trained heads as one 1x1 convolution per level; the output is the anomaly map."""
+class Space(NamedTuple):
+    """Where the heads of one training work: what their features have in common."""
 
-    def __init__(self, heads: Sequence[Head], channels: tuple[int, ...]) -> None:
-        super().__init__()
-        folded = [_fold(head) for head in heads]
-        weight = torch.cat([part[0] for part in folded])  # (members * hidden, D)
-        bias = torch.cat([part[1] for part in folded])
-        out = -torch.cat([head.out.weight.detach() for head in heads], dim=1) / len(heads)
-        self.maps = nn.ModuleList(nn.Conv2d(c, len(bias), 1, bias=False) for c in channels)
-        for conv, part in zip(self.maps, torch.split(weight, list(channels), dim=1), strict=True):
-            conv.weight.data = part.float()[:, :, None, None]
-        self.maps[0].bias = nn.Parameter(bias.float())
-        self.out = nn.Conv2d(len(bias), 1, 1, bias=False)
-        self.out.weight.data = out[:, :, None, None]
-        self.eval()
-        self.requires_grad_(False)
+    mean: Tensor
+    deviation: Tensor
+    adaptor: Tensor | None  # None where it is learned
 
-    def forward(self, levels: list[Tensor]) -> Tensor:
-        """Return the raw anomaly map on the finest grid."""
-        size = levels[0].shape[2:]
-        hidden = self.maps[0](pool(levels[0]))  # (N, hidden, h, w)
-        for conv, level in zip(list(self.maps)[1:], levels[1:], strict=True):
-            # Bilinear weights add up to one, so the affine map may come first, on the small grid.
-            hidden = hidden + upsample(conv(pool(level)), size)
-        result: Tensor = self.out(F.leaky_relu(hidden, SLOPE))
-        return result  # (N, 1, h, w), high where unlike the training images
+    @classmethod
+    def of(cls, bank: Tensor, preset: Preset) -> Space:
+        """Measure the patches of a bank (N, P, D)."""
+        size = bank.shape[2]
+        if isinstance(preset.adaptor, LearnedAdaptor):
+            return cls(torch.zeros(size), torch.ones(size), None)
+        patches = bank.flatten(0, 1)
+        mean = patches.mean(0, dtype=torch.float32)
+        covariance = torch.zeros(size, size, dtype=torch.float64)
+        for part in torch.split(patches, 1 << 15):
+            centred = (part.float() - mean).double()
+            covariance += centred.T @ centred
+        covariance /= len(patches)
+        # A channel that never changes in training must not turn a rounding error into a defect.
+        deviation = covariance.diagonal().sqrt().clamp_min(1e-3)
+        correlation = covariance / deviation[:, None] / deviation
+        return cls(mean, deviation.float(), _whitening(correlation, preset.adaptor.strength))
 
-
-def pool(level: Tensor) -> Tensor:
-    """Average over the 3x3 neighbourhood, at the border over what there is of it."""
-    return F.avg_pool2d(level, 3, stride=1, padding=1, count_include_pad=False)
-
-
-def upsample(level: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Bring a coarse level onto the finest grid."""
-    return F.interpolate(level, (int(size[0]), int(size[1])), mode="bilinear", align_corners=False)
-
-
-def patch_features(levels: list[Tensor]) -> Tensor:
-    """Join the levels to one vector per place of the finest grid."""
-    size = levels[0].shape[2:]
-    joined = torch.cat([upsample(pool(level), size) for level in levels], dim=1)  # (N, D, h, w)
-    return joined.permute(0, 2, 3, 1)  # (N, h, w, D)
+    def head(self, preset: Preset) -> Head:
+        """Build an untrained head."""
+        size = len(self.mean)
+        if self.adaptor is None:
+            adaptor = nn.Linear(size, size)
+            nn.init.xavier_normal_(adaptor.weight)
+        else:
+            adaptor = nn.Linear(size, size, bias=False)
+            adaptor.weight.data = self.adaptor.clone()
+            adaptor.requires_grad_(False)
+        return Head(self.mean, self.deviation, adaptor, preset.hidden)
 
 
-def train_heads(
-    bank: Tensor, options: HeadOptions, seed: int, progress: Callable[[int, float], None]
-) -> list[Head]:
-    """Train all members on patches (P, D); `progress` gets the step of the whole and its loss."""
-    heads = []
-    for member in range(options.members):
-        before = member * options.steps
+class Epoch(NamedTuple):
+    """Means over the steps of one meta-epoch and all members."""
 
-        def told(step: int, loss: float, before: int = before) -> None:
-            progress(before + step, loss)
-
-        heads.append(train_head(bank, options, seed * 1000 + member, told))
-    return heads
+    loss: float
+    good_right: float  # share of normal patches on the good side
+    noisy_right: float  # share of noisy patches on the other
 
 
-def train_head(
-    bank: Tensor, options: HeadOptions, seed: int, progress: Callable[[int, float], None]
-) -> Head:
-    """Train one member; the last iterate is the result, never a best one."""
-    generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    head = Head.on(bank, options)
-    optimiser = torch.optim.Adam(
-        head.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    sigmas = torch.tensor(options.noise)
-    head.train()
-    for step in range(options.steps):
-        rows = torch.randint(len(bank), (options.batch,), generator=generator)
-        adapted = head.adapt(bank[rows].float())
-        which = torch.randint(len(sigmas), (options.batch, 1), generator=generator)
-        noise = torch.randn(adapted.shape, generator=generator) * sigmas[which]
+class Fit:
+    """A training under way: heads, optimisers, random numbers. `state` can be saved and resumed."""
+
+    def __init__(self, bank: Tensor, preset: Preset, seed: int) -> None:
+        self._bank = bank  # (N, P, D), any floating type; may lie in a memory-mapped file
+        self._preset = preset
+        self.done = 0  # meta-epochs
+        space = Space.of(bank, preset)
+        self._members = []
+        for member in range(preset.members):
+            torch.manual_seed(seed * 1000 + member)
+            self._members.append(_Member(space.head(preset), preset, seed * 1000 + member))
+
+    @property
+    def heads(self) -> list[Head]:
+        """The heads as they are now."""
+        return [member.head for member in self._members]
+
+    def meta_epoch(self) -> Iterator[Epoch]:
+        """Train for one meta-epoch, yielding after every step what it and its members gave."""
+        for head in self.heads:
+            head.train()
+        rows = [member.rows(self._bank, self._preset) for member in self._members]
+        for parts in zip(*rows, strict=True):
+            steps = [
+                member.step(part.float(), self._preset)
+                for member, part in zip(self._members, parts, strict=True)
+            ]
+            yield Epoch(*(sum(values) / len(values) for values in zip(*steps, strict=True)))
+        for head in self.heads:
+            head.eval()
+        self.done += 1
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that `resume` needs to go on as if nothing had happened."""
+        return {"done": self.done, "members": [member.state() for member in self._members]}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.done = state["done"]
+        for member, saved in zip(self._members, state["members"], strict=True):
+            member.resume(saved)
+
+
+class _Member:
+    """One head in training."""
+
+    def __init__(self, head: Head, preset: Preset, seed: int) -> None:
+        self.head = head
+        self._generator = torch.Generator().manual_seed(seed)
+        discriminator = [p for n, p in head.named_parameters() if not n.startswith("adaptor")]
+        self._optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.Adam(
+                discriminator, lr=preset.learning_rate, weight_decay=preset.weight_decay
+            )
+        ]
+        if isinstance(preset.adaptor, LearnedAdaptor):
+            self._optimisers.append(
+                torch.optim.AdamW(
+                    head.adaptor.parameters(),
+                    lr=preset.adaptor.learning_rate,
+                    weight_decay=preset.adaptor.weight_decay,
+                )
+            )
+
+    def rows(self, bank: Tensor, preset: Preset) -> Iterator[Tensor]:
+        """Yield the patches (B, D) of every step of a meta-epoch."""
+        batches = preset.batches
+        if isinstance(batches, ImageBatches):
+            for _ in range(batches.epochs):
+                order = torch.randperm(len(bank), generator=self._generator)
+                for images in torch.split(order, batches.size):
+                    yield bank[images].flatten(0, 1)
+            return
+        patches = bank.flatten(0, 1)
+        for _ in range(batches.steps):
+            yield patches[torch.randint(len(patches), (batches.size,), generator=self._generator)]
+
+    def step(self, patches: Tensor, preset: Preset) -> Epoch:
+        """Take one step on good patches and the same with noise."""
+        head, sigmas = self.head, torch.tensor(preset.noise)
+        adapted = head.adapt(patches)
+        which = torch.randint(len(sigmas), (len(patches), 1), generator=self._generator)
+        noise = torch.randn(adapted.shape, generator=self._generator) * sigmas[which]
         # One batch for both, as the authors do: the batch norm sees good and noisy together.
-        answers = head.discriminate(torch.cat([adapted, adapted + noise]))
-        good, noisy = answers.chunk(2)
-        loss = F.relu(options.margin - good).mean() + F.relu(options.margin + noisy).mean()
-        optimiser.zero_grad()
+        good, noisy = head.discriminate(torch.cat([adapted, adapted + noise])).chunk(2)
+        margin = preset.margin
+        loss = F.relu(margin - good).mean() + F.relu(margin + noisy).mean()
+        for optimiser in self._optimisers:
+            optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        progress(step + 1, float(loss.detach()))
-    return head.eval().requires_grad_(False)
+        for optimiser in self._optimisers:
+            optimiser.step()
+        right = (good > 0).float().mean(), (noisy < 0).float().mean()
+        return Epoch(float(loss.detach()), float(right[0]), float(right[1]))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "head": self.head.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+            "generator": self._generator.get_state(),
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self.head.load_state_dict(state["head"])
+        for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self._generator.set_state(state["generator"])
+        self.head.eval()
 
 
-def _adaptor(bank: Tensor, mean: Tensor, deviation: Tensor, options: HeadOptions) -> Tensor:
-    """Return the matrix that takes each principal component to its deviation ** (1 - whitening).
+class Folded(NamedTuple):
+    """The mean of trained heads: -out @ leaky_relu(weight @ features + bias) is the anomaly map."""
 
-    It turns back to the channels' own axes: Adam learns better there than along the components.
-    """
-    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for part in torch.split(bank, 1 << 15):
-        standard = ((part.float() - mean) / deviation).double()
-        covariance += standard.T @ standard
-    variances, components = torch.linalg.eigh(covariance / len(bank))
-    # What hardly varies is mostly rounding; it must not grow without bound.
-    variances = variances.clamp_min(1e-4 * float(variances.max()))
-    gains = variances.pow(-0.5 * options.whitening)
-    adaptor: Tensor = (components * gains) @ components.T
-    return adaptor.float()
+    weight: Tensor  # (H, D), float64
+    bias: Tensor  # (H,), float64
+    out: Tensor  # (H,), float64
+
+
+def fold(heads: Sequence[Head]) -> Folded:
+    """Compose standardisation, adaptor, Linear and batch norm (in use) in float64."""
+    parts = [_fold(head) for head in heads]
+    out = torch.cat([head.out.weight.detach()[0].double() for head in heads]) / len(heads)
+    return Folded(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), out)
 
 
 def _fold(head: Head) -> tuple[Tensor, Tensor]:
-    """Compose standardisation, adaptor, Linear and batch norm (in use) in float64."""
     norm = head.norm
     assert norm.running_var is not None and norm.running_mean is not None  # noqa: S101
     gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    weight = gain[:, None] * (head.hidden.weight.double() @ head.adaptor.double())
-    bias = gain * (head.hidden.bias.double() - norm.running_mean.double()) + norm.bias.double()
+    hidden, adaptor = head.hidden, head.adaptor
+    shift = hidden.bias.double() - norm.running_mean.double()
+    if adaptor.bias is not None:
+        shift = shift + hidden.weight.double() @ adaptor.bias.double()
+    weight = gain[:, None] * (hidden.weight.double() @ adaptor.weight.double())
     weight = weight / head.deviation.double()
-    return weight.detach(), (bias - weight @ head.mean.double()).detach()
+    bias = gain * shift + norm.bias.double() - weight @ head.mean.double()
+    return weight.detach(), bias.detach()
+
+
+def patch_features(levels: Sequence[Tensor], pools: Sequence[nn.Module]) -> Tensor:
+    """Join the neighbourhood features of all levels to one vector per place of the finest grid."""
+    size = levels[0].shape[2:]
+    pooled = [pool(level) for level, pool in zip(levels, pools, strict=True)]
+    joined = torch.cat([upsample(level, size) for level in pooled], dim=1)  # (N, D, h, w)
+    return joined.permute(0, 2, 3, 1)  # (N, h, w, D)
+
+
+def _whitening(correlation: Tensor, strength: float) -> Tensor:
+    """Return the matrix that takes each principal component to its deviation ** (1 - strength).
+
+    It turns back to the channels' own axes: Adam learns better there than along the components.
+    """
+    variances, components = torch.linalg.eigh(correlation)
+    # What hardly varies is mostly rounding; it must not grow without bound.
+    variances = variances.clamp_min(1e-4 * float(variances.max()))
+    gains = variances.pow(-0.5 * strength)
+    adaptor: Tensor = (components * gains) @ components.T
+    return adaptor.float()

@@ -4,55 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
+import os
+import pickle
 import platform
 import re
+import shutil
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
-from station.errors import DatasetError, ModelError
-from station.learn import synthetic
-from station.learn.backbones import BACKBONES, load_backbone
+from station.errors import ConfigError, DatasetError, ModelError
+from station.learn.backbones import load_backbone
+from station.learn.curve import Curve
 from station.learn.export import Detector, InputForm, Network, freeze, to_bytes, write_model
+from station.learn.features import Extractor, fill_bank, open_bank, pools_for
+from station.learn.held_out import hold_out, score, score_held_out, to_frames, unit_scores
 from station.learn.images import Loaded, TrainingImages, check_alike, read_image
-from station.learn.simplenet import HeadOptions, patch_features, train_heads
-from station.model import (
-    Golden,
-    ModelCard,
-    ModelInput,
-    Scale,
-    Training,
-    TrainingData,
-)
+from station.learn.simplenet import Fit, Head, fold
+from station.model import CurvePoint, Golden, ModelCard, ModelInput, Training, TrainingData
+from station.preset import DEFAULT, Preset
 from station.recipe import MODEL_PATTERN, SetupScore
-from station.records import Image, sheet_score
+from station.records import Image
 
-HELD_OUT_SHARE = 0.2  # of the units: they set the scale and tell the share of false rejects
-THREADS = 1  # on a busy machine several threads mostly wait for each other
-GOOD_GOLDEN = 2
+THREADS = min(2, os.cpu_count() or 1)  # more changes the last digits of what is learned
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What can be chosen; the defaults are meant to be kept."""
+    """What can be chosen; the preset's defaults are meant to be kept."""
 
     name: str
-    backbone: str = "efficientnet_lite0"
-    input_size: int = 256  # long side, a multiple of 32
-    tiles: int = 1
+    preset: Preset = DEFAULT
     units: int | None = None  # train on this many units, drawn by the seed
     seed: int = 0
     setup_score: SetupScore = "highest"  # how the recipe makes a sheet's score of its shots
-    smoothing: float = 1.0  # of the map, in its own cells
-    patches: int = 300_000  # kept of all training images together
-    head: HeadOptions = field(default_factory=HeadOptions)
+    resume: bool = False
 
 
 class Progress(NamedTuple):
@@ -61,18 +54,7 @@ class Progress(NamedTuple):
     stage: str
     done: int
     total: int
-    loss: float | None = None
-
-
-class HeldOut(NamedTuple):
-    """What good units left out of training scored, before the scale was known."""
-
-    units: list[str]  # one entry per image
-    setups: list[str]  # likewise: what the shots of one setup share of their names
-    good: list[float]
-    spoilt: list[float]
-    scale: Scale
-    golden: list[Image]
+    note: str = ""
 
 
 def train(
@@ -80,43 +62,82 @@ def train(
     options: TrainOptions,
     workspace: Path,
     progress: Callable[[Progress], None],
+    stop: threading.Event | None = None,
 ) -> ModelCard:
-    """Learn what good parts look like; return the card of the new model."""
-    _check(options)
+    """Learn what good parts look like; return the card of the new model.
+
+    Where `stop` is set, `TrainingStopped` says how to go on.
+    """
+    preset = options.preset
+    if not re.fullmatch(MODEL_PATTERN, f"{options.name}/1"):
+        raise ConfigError(f"model name {options.name!r}: small letters, digits, _ and - only")
     if options.units is not None:
         images = images.draw(options.units, options.seed)
-    training, held_out = split(images, options.seed)
+    held_out = hold_out(images, options.seed)
+    few = len(held_out) > 1
+    kept = [unit for unit in images.units if few or unit not in held_out[0].units]
+    training = images.only(kept)
     torch.set_num_threads(THREADS)
-    reader = _Reader()
-    backbone = load_backbone(options.backbone)
-
+    stop = stop or threading.Event()
+    reader = _Reader(images)
+    state = _State(workspace, options, reader.digest)
+    backbone = load_backbone(preset.backbone, preset.levels)
+    pools = pools_for(backbone, preset)
     first = reader.read(training.files[0])
     height, width = first.shape[:2]
-    form = InputForm.of_frames(height, width, options.input_size, options.tiles)
+    form = InputForm.of_frames(height, width, preset)
     prepare = Detector(torch.nn.Identity(), form, 0.0).prepare
-    bank = _collect(reader, training, lambda f: backbone(prepare(f)), options, progress)
+    extractor = Extractor(backbone, pools)
 
-    steps = options.head.steps * options.head.members
+    def patches_of(image: Image) -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = extractor(prepare(to_frames(image))).flatten(0, 1)
+        return found  # (tiles * tiles * P, D)
 
-    def told(step: int, loss: float) -> None:
-        progress(Progress("training", step, steps, loss))
+    def cached(done: int, size: int) -> None:
+        progress(Progress("features", done, len(training.files), f"{size / 1e6:.0f} MB"))
+        if stop.is_set():
+            raise TrainingStopped("stopped while reading the images; nothing was learned yet")
 
-    heads = train_heads(bank, options.head, options.seed, told)
-    detector = Detector(Network(backbone, heads), form, options.smoothing)
-    result = _score_held_out(reader, held_out, detector, options.seed, progress)
+    if not state.bank.exists():
+        read = reader.read
+        count, seed = preset.patches, options.seed
+        fill_bank(training.files, lambda f: patches_of(read(f)), count, seed, state.bank, cached)
+    bank = open_bank(state.bank)
+    fit = Fit(bank, preset, options.seed)
+    curve = Curve(held_out[0].files, reader.read, patches_of, options.seed)
+    state.load(fit, curve)
+    _fit(fit, curve, state, preset.meta_epochs, progress, stop)
+
+    def detector_of(heads: list[Head]) -> Detector:
+        network = Network(backbone, pools, fold(heads))
+        return Detector(network, form, preset.smoothing)
+
+    detector = detector_of(fit.heads)
+    owners = [unit for unit, files in training.units.items() for _ in files]
+    judges = [(part, detector) for part in held_out]
+    if few:
+        judges = []
+        for part in held_out:
+            rows = [i for i, unit in enumerate(owners) if unit not in part.units]
+            without = Fit(bank[rows], preset, options.seed)
+            _run(without, preset.meta_epochs, stop)
+            judges.append((part, detector_of(without.heads)))
+    result = score_held_out(
+        judges,
+        reader.read,
+        options.seed,
+        lambda done, total: progress(Progress("held-out", done, total)),
+    )
     detector.zero.fill_(result.scale.raw_zero)
     detector.gain.fill_(1.0 / (result.scale.raw_one - result.scale.raw_zero))
     graph = freeze(detector)
     weights = to_bytes(graph)
-
-    golden_scores = [_score(graph, image) for image in result.golden]
-    held_out_scores = _unit_scores(result, options.setup_score)
-    epochs = options.head.steps * options.head.batch / len(bank)
     card = ModelCard(
         name=options.name,
         version=1,
         detector="simplenet",
-        backbone=options.backbone,
+        backbone=preset.backbone,
         sha256=hashlib.sha256(weights).hexdigest(),
         input=ModelInput(
             width=form.width,
@@ -129,170 +150,143 @@ def train(
         scale=result.scale,
         data=TrainingData(
             folder="/".join(images.folder.parts[-3:]),
-            digest=hashlib.sha256("\n".join(sorted(reader.hashes)).encode()).hexdigest(),
+            digest=reader.digest,
             images=len(images.files),
             units=len(images.units),
-            held_out_units=tuple(held_out.units),
+            held_out_units=tuple(dict.fromkeys(result.units)),
         ),
         training=Training(
+            preset=preset,
             seed=options.seed,
-            steps=options.head.steps,
-            batch=options.head.batch,
-            epochs=round(epochs, 2),
-            patches=len(bank),
-            whitening=options.head.whitening,
-            noise=options.head.noise,
-            margin=options.head.margin,
-            hidden=options.head.hidden,
-            members=options.head.members,
-            learning_rate=options.head.learning_rate,
-            smoothing=options.smoothing,
+            patches=bank.shape[0] * bank.shape[1],
             threads=THREADS,
+            curve=tuple(curve.points),
         ),
         golden=tuple(
-            Golden(file=f"golden-{i}.png", score=score) for i, score in enumerate(golden_scores)
+            Golden(file=f"golden-{i}.png", score=score(graph, image))
+            for i, image in enumerate(result.golden)
         ),
-        held_out_scores=tuple(held_out_scores.values()),
+        held_out_scores=tuple(unit_scores(result, options.setup_score)),
         software=_software(),
         created=datetime.now(UTC),
     )
-    return write_model(workspace, card, weights, result.golden)
+    card = write_model(workspace, card, weights, result.golden, reader.sums(images.folder))
+    state.remove()
+    return card
 
 
-def _unit_scores(held_out: HeldOut, setup_score: SetupScore) -> dict[str, float]:
-    """Score every held-out unit as the line would score the sheet."""
-    shots: dict[str, tuple[list[float], list[str]]] = {}
-    for unit, setup, raw in zip(held_out.units, held_out.setups, held_out.good, strict=True):
-        scores, setups = shots.setdefault(unit, ([], []))
-        scores.append(_scaled(raw, held_out.scale))
-        setups.append(setup)
-    return {
-        unit: sheet_score(scores, setups, setup_score) for unit, (scores, setups) in shots.items()
-    }
+class TrainingStopped(Exception):
+    """Somebody asked the training to stop; the text says what is kept."""
 
 
-def split(images: TrainingImages, seed: int) -> tuple[TrainingImages, TrainingImages]:
-    """Hold out a fifth of the units, at least one; shots of one unit stay together."""
-    names = list(images.units)
-    if len(names) < 2:
-        raise DatasetError(
-            f"{images.folder}: one unit ({names[0]}); at least 2 are needed, one to learn from and "
-            "one to set the scale"
-        )
-    count = max(1, round(HELD_OUT_SHARE * len(names)))
-    held = set(np.random.default_rng([seed, 1]).permutation(len(names))[:count].tolist())
-    out = {name: images.units[name] for i, name in enumerate(names) if i in held}
-    kept = {name: images.units[name] for i, name in enumerate(names) if i not in held}
-    return TrainingImages(images.folder, kept), TrainingImages(images.folder, out)
+def _fit(
+    fit: Fit,
+    curve: Curve,
+    state: _State,
+    meta_epochs: int,
+    progress: Callable[[Progress], None],
+    stop: threading.Event,
+) -> None:
+    """Train to the last meta-epoch, saving the state after each."""
+    state.save(fit, curve)
+    while fit.done < meta_epochs:
+        steps = []
+        for step in fit.meta_epoch():
+            steps.append(step)
+            if stop.is_set():
+                raise TrainingStopped(
+                    f"stopped after {len(curve.points)} of {meta_epochs} meta-epochs, kept in "
+                    f"{state.folder}; the same command with --resume goes on"
+                )
+        point = curve.measure(fit.heads, steps)
+        state.save(fit, curve)
+        note = f"loss {point.loss:.3f}, on the right side: good {point.good_right:.0%}, "
+        note += f"noisy {point.noisy_right:.0%}"
+        progress(Progress("training", fit.done, meta_epochs, note))
+
+
+def _run(fit: Fit, meta_epochs: int, stop: threading.Event) -> None:
+    """Train a fold: short, so nothing is told or saved."""
+    while fit.done < meta_epochs:
+        for _ in fit.meta_epoch():
+            if stop.is_set():
+                raise TrainingStopped("stopped while holding out; --resume goes on")
+
+
+class _State:
+    """What a stopped training leaves under run/training/, named after all that decides it."""
+
+    def __init__(self, workspace: Path, options: TrainOptions, digest: str) -> None:
+        decides = [digest, options.name, options.seed, options.preset.model_dump(mode="json")]
+        key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+        self.folder = workspace / "run" / "training" / f"{options.name}-{key}"
+        self.bank = self.folder / "features.npy"
+        self._saved = self.folder / "state.pt"
+        if options.resume and not self._saved.exists():
+            raise ConfigError(
+                f"{self.folder}: no training to resume with these images, preset, name and seed"
+            )
+        if not options.resume:
+            self.remove()
+
+    def save(self, fit: Fit, curve: Curve) -> None:
+        unfinished = self._saved.with_suffix(".part")
+        points = [point.model_dump() for point in curve.points]
+        torch.save({"fit": fit.state(), "curve": points}, unfinished)
+        unfinished.replace(self._saved)
+
+    def load(self, fit: Fit, curve: Curve) -> None:
+        if not self._saved.exists():
+            return
+        try:
+            saved = torch.load(self._saved, weights_only=True)
+            fit.resume(saved["fit"])
+            curve.points.extend(CurvePoint.model_validate(point) for point in saved["curve"])
+        except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            raise ModelError(f"{self._saved}: cannot be read; train without --resume") from error
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class _Reader:
-    """Reads files, each like the first one, and remembers their hashes."""
+    """Reads files, each like the first one; all are checked before anything is learned."""
 
-    def __init__(self) -> None:
-        self.hashes: dict[str, None] = {}
+    def __init__(self, images: TrainingImages) -> None:
+        self._sums: dict[Path, str] = {}
         self._first: tuple[Path, Image] | None = None
+        seen: dict[str, tuple[str, Path]] = {}
+        for unit, files in images.units.items():
+            for file in files:
+                loaded = self._load(file)
+                twin_unit, twin = seen.setdefault(loaded.sha256, (unit, file))
+                if twin_unit != unit:
+                    # One to learn from and one to be measured on would tell nothing.
+                    raise DatasetError(f"{file} and {twin} are the same picture; keep one")
+                self._sums[file] = loaded.sha256
+        self.digest = hashlib.sha256("\n".join(sorted(seen)).encode()).hexdigest()
 
     def read(self, path: Path) -> Image:
-        loaded: Loaded = read_image(path)
+        """Return a file's image; it must be the one that was checked."""
+        loaded = self._load(path)
+        if loaded.sha256 != self._sums[path]:
+            raise DatasetError(f"{path}: changed during training")
+        return loaded.image
+
+    def sums(self, folder: Path) -> str:
+        """List every file as `sha256sum` would, so that it can check them."""
+        lines = [f"{sha256}  {file.relative_to(folder)}" for file, sha256 in self._sums.items()]
+        return "\n".join(lines) + "\n"
+
+    def _load(self, path: Path) -> Loaded:
+        loaded = read_image(path)
         if self._first is None:
             self._first = path, loaded.image
         check_alike(loaded.image, path, self._first[1], self._first[0])
-        self.hashes[loaded.sha256] = None
-        return loaded.image
-
-
-def _collect(
-    reader: _Reader,
-    images: TrainingImages,
-    features: Callable[[Tensor], list[Tensor]],
-    options: TrainOptions,
-    progress: Callable[[Progress], None],
-) -> Tensor:
-    """Keep as many patches of every image, drawn by the seed: (P, D) in half precision."""
-    generator = torch.Generator().manual_seed(options.seed)
-    files = images.files
-    share = max(1, options.patches // len(files))
-    kept = []
-    for done, path in enumerate(files, start=1):
-        with torch.inference_mode():
-            patches = patch_features(features(to_frames(reader.read(path))))
-            patches = patches.flatten(0, 2)  # (tiles * tiles * h * w, D)
-            chosen = torch.randperm(len(patches), generator=generator)[:share]
-            kept.append(patches[chosen].half())
-        progress(Progress("features", done, len(files)))
-    return torch.cat(kept)
-
-
-def _score_held_out(
-    reader: _Reader,
-    images: TrainingImages,
-    detector: Detector,
-    seed: int,
-    progress: Callable[[Progress], None],
-) -> HeldOut:
-    """Score every held-out image as it is and with a synthetic defect; fix the scale by both."""
-    rng = np.random.default_rng([seed, 2])
-    units, setups, good, spoilt, seen = [], [], [], [], []
-    owners = [unit for unit, files in images.units.items() for _ in files]
-    for i, (unit, path) in enumerate(zip(owners, images.files, strict=True)):
-        image = reader.read(path)
-        kinds = synthetic.KINDS if len(owners) < 10 else [synthetic.KINDS[i % 3]]
-        for kind in kinds:
-            bad = synthetic.spoil(image, kind, rng)
-            spoilt.append(_score(detector, bad))
-            seen.append(_small(bad, detector))
-        units.append(unit)
-        setups.append(path.stem.rpartition("_")[0] or path.stem)
-        good.append(_score(detector, image))
-        progress(Progress("held-out", i + 1, len(owners)))
-    zero, one = float(np.median(good)), float(np.median(spoilt))
-    if not (np.isfinite([zero, one]).all() and one - zero > 1e-6):
-        raise ModelError(
-            f"synthetic defects score {one:.4g}, good images {zero:.4g}: nothing was learned to "
-            "tell them apart, so there is no scale"
-        )
-    scale = Scale(raw_zero=zero, raw_one=one, synthetic_seed=seed, synthetic_kinds=synthetic.KINDS)
-    typical = int(np.argsort(spoilt)[len(spoilt) // 2])
-    golden = [_small(reader.read(path), detector) for path in images.files[:GOOD_GOLDEN]]
-    return HeldOut(units, setups, good, spoilt, scale, [*golden, seen[typical]])
-
-
-def _score(graph: torch.nn.Module, image: Image) -> float:
-    with torch.inference_mode():
-        return float(graph(to_frames(image))[0][0])
-
-
-def _scaled(raw: float, scale: Scale) -> float:
-    return (raw - scale.raw_zero) / (scale.raw_one - scale.raw_zero)
-
-
-def to_frames(image: Image) -> Tensor:
-    """View an image as a batch of one, (1, C, H, W)."""
-    pixels = torch.from_numpy(image)
-    return pixels[None, None] if image.ndim == 2 else pixels.permute(2, 0, 1)[None]
-
-
-def _small(image: Image, detector: Detector) -> Image:
-    """Shrink to the size that the network sees: a golden image need not be larger."""
-    size = detector.canvas_width, detector.canvas_height
-    if image.shape[1] <= size[0]:
-        return image
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return loaded
 
 
 def _software() -> dict[str, str]:
-    packages = ["station", "torch", "timm", "numpy", "opencv-python-headless"]
+    packages = ["station", "torch", "torchvision", "timm", "numpy", "opencv-python-headless"]
     versions = {package: importlib.metadata.version(package) for package in packages}
     return {"python": platform.python_version(), **versions}
-
-
-def _check(options: TrainOptions) -> None:
-    if not re.fullmatch(MODEL_PATTERN, f"{options.name}/1"):
-        raise ModelError(f"name {options.name!r}: small letters, digits, _ and - only")
-    if options.backbone not in BACKBONES:
-        raise ModelError(f"no backbone {options.backbone!r}; there are: {', '.join(BACKBONES)}")
-    if options.input_size % 32 or options.input_size < 64:
-        raise ModelError(f"input size {options.input_size}: a multiple of 32 from 64 on is needed")
-    if not 1 <= options.tiles <= 8:
-        raise ModelError(f"{options.tiles} tiles per side: 1 to 8 are possible")

@@ -4,6 +4,8 @@ import hashlib
 import os
 import shutil
 import signal
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,17 +13,23 @@ import numpy as np
 import pytest
 import yaml
 
-from station.errors import DatasetError, ModelError
+from station.errors import ConfigError, DatasetError, ModelError
 from station.learn.export import card_text
 from station.learn.images import from_mvtec
 from station.learn.score import bench_model, score_files
-from station.learn.simplenet import HeadOptions
-from station.learn.train import Progress, TrainOptions, train
+from station.learn.train import Progress, TrainingStopped, TrainOptions, train
 from station.model import ModelCard, load_card, open_model
+from station.preset import DEFAULT, changed
 
-OPTIONS = TrainOptions(
-    "cloth", input_size=64, head=HeadOptions(hidden=32, members=2, steps=60, batch=512)
+PRESET = changed(
+    DEFAULT,
+    input_size=64,
+    hidden=32,
+    members=2,
+    meta_epochs=3,
+    batches={"kind": "patches", "size": 512, "steps": 50},
 )
+OPTIONS = TrainOptions("cloth", PRESET)
 
 
 def quiet(_: Progress) -> None:
@@ -89,7 +97,7 @@ def test_training_twice_gives_the_same_scores(trained: Path) -> None:
     assert again.held_out_scores == pytest.approx(first.held_out_scores, abs=1e-5)
     assert again.data == first.data
     assert first.data.images == 12
-    assert len(first.data.held_out_units) == len(first.held_out_scores) == 1
+    assert len(first.data.held_out_units) == len(first.held_out_scores) == 6
 
 
 def test_two_images_are_enough(tmp_path: Path) -> None:
@@ -175,18 +183,71 @@ def nan_weights() -> bytes:
 
     from station.learn.backbones import random_backbone
     from station.learn.export import Detector, InputForm, Network, freeze, to_bytes
-    from station.learn.simplenet import Head
+    from station.learn.local import AveragePool
+    from station.learn.simplenet import Folded
 
     backbone = random_backbone()
-    channels = sum(backbone.channels)
-    head = (
-        Head(torch.zeros(channels), torch.ones(channels), torch.eye(channels), 8)
-        .eval()
-        .requires_grad_(False)
+    pools = [AveragePool(channels) for channels in backbone.channels]
+    folded = Folded(
+        torch.zeros(8, sum(backbone.channels)), torch.full((8,), torch.nan), torch.ones(8)
     )
-    head.out.weight[0, 0] = torch.nan
-    form = InputForm.of_frames(96, 128, 64, 1)
-    return to_bytes(freeze(Detector(Network(backbone, [head]), form, 1.0)))
+    form = InputForm.of_frames(96, 128, PRESET)
+    return to_bytes(freeze(Detector(Network(backbone, pools, folded), form, 1.0)))
+
+
+def test_a_stopped_training_goes_on_where_it_was(trained: Path, tmp_path: Path) -> None:
+    images = from_mvtec(trained / "data" / "cloth")
+    stop = threading.Event()
+
+    def stop_after_one(progress: Progress) -> None:
+        if progress.stage == "training":
+            stop.set()
+
+    with pytest.raises(TrainingStopped, match="after 1 of 3 meta-epochs"):
+        train(images, OPTIONS, tmp_path, stop_after_one, stop)
+    assert not (tmp_path / "models").exists()
+    told: list[Progress] = []
+    resumed = train(images, replace(OPTIONS, resume=True), tmp_path, told.append)
+    assert [p.done for p in told if p.stage == "training"] == [2, 3]
+    assert not [p for p in told if p.stage == "features"], "the features are still there"
+    unbroken = load_card(trained, "cloth/1")
+    assert resumed.training.curve == unbroken.training.curve
+    assert resumed.held_out_scores == unbroken.held_out_scores
+    assert not list((tmp_path / "run" / "training").iterdir())
+
+
+def test_there_must_be_something_to_resume(trained: Path, tmp_path: Path) -> None:
+    images = from_mvtec(trained / "data" / "cloth")
+    with pytest.raises(ConfigError, match="no training to resume"):
+        train(images, replace(OPTIONS, resume=True), tmp_path, quiet)
+
+
+def test_a_picture_that_is_there_twice_is_refused(trained: Path, tmp_path: Path) -> None:
+    good = tmp_path / "data" / "train" / "good"
+    shutil.copytree(trained / "data" / "cloth" / "train" / "good", good)
+    shutil.copy(good / "s-1-0_a_0.png", good / "s-1-9_a_0.png")
+    with pytest.raises(DatasetError, match=r"s-1-9_a_0\.png and .*s-1-0_a_0\.png are the same"):
+        train(from_mvtec(tmp_path / "data"), OPTIONS, tmp_path, quiet)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_disk_too_small_for_the_features_is_told_before(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(DatasetError, match=r"the features need .* GB, 0\.00 GB are free"):
+        train(from_mvtec(trained / "data" / "cloth"), OPTIONS, tmp_path, quiet)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_the_images_learned_from_can_be_checked(trained: Path) -> None:
+    sums = (trained / "models" / "cloth" / "1" / "images.sha256").read_text().splitlines()
+    good = trained / "data" / "cloth" / "train" / "good"
+    assert len(sums) == 12
+    for line in sums:
+        sha256, _, name = line.partition("  ")
+        assert hashlib.sha256((good / name).read_bytes()).hexdigest() == sha256
 
 
 def test_files_are_scored_in_order(trained: Path, tmp_path: Path) -> None:

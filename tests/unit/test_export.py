@@ -12,24 +12,27 @@ from torch import Tensor, nn
 from station.errors import DatasetError
 from station.learn.backbones import random_backbone
 from station.learn.export import Detector, InputForm, Network, freeze, to_bytes
-from station.learn.images import from_mvtec, group_by_unit, read_image
-from station.learn.simplenet import Head
-from station.learn.train import split
+from station.learn.held_out import hold_out
+from station.learn.images import TrainingImages, from_mvtec, group_by_unit, read_image
+from station.learn.local import AveragePool
+from station.learn.simplenet import Folded
+from station.preset import DEFAULT, PAPER, changed
 from station.torchscript import load_graph
 
-FORM = InputForm.of_frames(96, 128, 128, 1)
+SMALL = changed(DEFAULT, input_size=128, hidden=16)
+FORM = InputForm.of_frames(96, 128, SMALL)
+
+
+def folded(inputs: int, hidden: int = 16) -> Folded:
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(hidden, inputs), (hidden,), (hidden,)]
+    return Folded(*(torch.randn(s, generator=generator, dtype=torch.float64) / 9 for s in shapes))
 
 
 def detector(form: InputForm = FORM, smoothing: float = 1.0) -> Detector:
     backbone = random_backbone()
-    channels = sum(backbone.channels)
-    torch.manual_seed(1)
-    head = (
-        Head(torch.zeros(channels), torch.ones(channels), torch.eye(channels), 16)
-        .eval()
-        .requires_grad_(False)
-    )
-    return Detector(Network(backbone, [head]), form, smoothing)
+    pools = [AveragePool(channels) for channels in backbone.channels]
+    return Detector(Network(backbone, pools, folded(sum(backbone.channels))), form, smoothing)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def test_saved_graph_answers_like_the_module(
 @pytest.mark.parametrize("shape", [(96, 128), (480, 640), (300, 128), (96, 500)])
 @pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
 def test_every_corner_is_seen(tiles: int, shape: tuple[int, int], corner: tuple[int, int]) -> None:
-    net = Detector(Brightness(), InputForm.of_frames(96, 128, 128, tiles), 0.0)
+    net = Detector(Brightness(), InputForm.of_frames(96, 128, changed(SMALL, tiles=tiles)), 0.0)
     image = torch.zeros(1, 1, *shape, dtype=torch.uint8)
     rows, columns = max(1, shape[0] // 12), max(1, shape[1] // 12)
     top = slice(0, rows) if corner[0] == 0 else slice(-rows, None)
@@ -133,6 +136,18 @@ def test_padding_has_no_score() -> None:
     _, anomaly_map = net(torch.full((1, 1, 96, 512), 7, dtype=torch.uint8))
     assert anomaly_map.shape == (1, 6, 32)
     assert torch.allclose(anomaly_map, torch.tensor(7.0))
+
+
+def test_a_cut_out_middle_keeps_its_place_on_the_map() -> None:
+    preset = changed(PAPER, input_size=96, crop_from=128, levels=(4, 16))
+    net = Detector(Brightness(), InputForm.of_frames(256, 512, preset), 0.0)
+    image = torch.zeros(1, 1, 256, 512, dtype=torch.uint8)
+    image[:, :, 128:144, 256:272] = 200
+    image[:, :, :8, :8] = 255  # outside of what is seen
+    score, anomaly_map = net(image)
+    assert anomaly_map.shape == (1, 32, 64)
+    assert divmod(int(anomaly_map.argmax()), 64) == (16, 32)
+    assert float(score) == pytest.approx(200, abs=1)
 
 
 def test_smoothing_keeps_the_mean_and_lowers_a_lone_peak() -> None:
@@ -168,23 +183,34 @@ def test_units_follow_the_sheet() -> None:
     assert names("s-1-4_left_1", "s-1-4_left_2") == ["s-1-4"]
 
 
-def test_split_keeps_shots_of_a_sheet_together(tmp_path: Path) -> None:
+def tree(folder: Path, sheets: int) -> TrainingImages:
     grey = np.zeros((8, 8), np.uint8)
-    for sheet in range(10):
+    for sheet in range(sheets):
         for shot in range(3):
-            write(tmp_path / "train" / "good" / f"s-1-{sheet}_a_{shot}.png", grey)
-    training, held_out = split(from_mvtec(tmp_path), seed=0)
-    assert len(training.units) == 8
-    assert len(held_out.units) == 2
-    assert not set(training.units) & set(held_out.units)
-    assert split(from_mvtec(tmp_path), seed=0)[1].units == held_out.units
-    assert len(from_mvtec(tmp_path).draw(4, seed=1).files) == 12
+            write(folder / "train" / "good" / f"s-1-{sheet}_a_{shot}.png", grey)
+    return from_mvtec(folder)
+
+
+def test_a_fifth_of_the_sheets_is_held_out(tmp_path: Path) -> None:
+    images = tree(tmp_path, 10)
+    (part,) = hold_out(images, seed=0)
+    assert [len(files) for files in part.units.values()] == [3, 3]
+    assert hold_out(images, seed=0) == [part]
+    assert hold_out(images, seed=1) != [part]
+    assert len(images.draw(4, seed=1).files) == 12
+
+
+def test_of_few_sheets_every_one_is_held_out_once(tmp_path: Path) -> None:
+    parts = hold_out(tree(tmp_path, 7), seed=0)
+    assert len(parts) == 5
+    units = [unit for part in parts for unit in part.units]
+    assert sorted(units) == sorted({f"s-1-{sheet}" for sheet in range(7)})
 
 
 def test_one_unit_is_too_few(tmp_path: Path) -> None:
     write(tmp_path / "train" / "good" / "0.png", np.zeros((8, 8), np.uint8))
     with pytest.raises(DatasetError, match="at least 2"):
-        split(from_mvtec(tmp_path), seed=0)
+        hold_out(from_mvtec(tmp_path), seed=0)
 
 
 def test_folders_without_good_images_are_named(tmp_path: Path) -> None:

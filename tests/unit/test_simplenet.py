@@ -4,21 +4,27 @@ import numpy as np
 import pytest
 import torch
 
-from station.errors import ModelError
+from station.errors import ConfigError
 from station.intervals import clopper_pearson
 from station.learn import synthetic
-from station.learn.backbones import load_backbone, random_backbone
+from station.learn.collapse import CollapsedHead
+from station.learn.local import AuthorsPool, AveragePool
 from station.learn.metrics import image_auroc
-from station.learn.simplenet import (
-    FoldedHead,
-    Head,
-    HeadOptions,
-    patch_features,
-    train_head,
-)
+from station.learn.simplenet import Epoch, Fit, Head, fold, patch_features
+from station.preset import DEFAULT, PAPER, Preset, changed
 
 CHANNELS = (5, 7, 9)
-QUICK = HeadOptions(hidden=16, steps=40, batch=256)
+POOLS = [AveragePool(channels) for channels in CHANNELS]
+QUICK = changed(
+    DEFAULT,
+    hidden=16,
+    members=2,
+    meta_epochs=2,
+    batches={"kind": "patches", "size": 256, "steps": 20},
+)
+LEARNED = changed(
+    PAPER, hidden=16, meta_epochs=2, batches={"kind": "images", "size": 2, "epochs": 2}
+)
 
 
 def features(seed: int, images: int = 2) -> list[torch.Tensor]:
@@ -30,67 +36,120 @@ def features(seed: int, images: int = 2) -> list[torch.Tensor]:
     ]
 
 
-def trained(seed: int = 0, options: HeadOptions = QUICK) -> Head:
-    bank = patch_features(features(0, images=8)).flatten(0, 2)
-    return train_head(bank, options, seed, lambda *_: None)
+def bank_of(seed: int, images: int = 8) -> torch.Tensor:
+    return patch_features(features(seed, images), POOLS).flatten(1, 2)
 
 
-def test_folded_heads_equal_the_mean_of_the_heads_they_came_from() -> None:
-    heads = [trained(seed) for seed in range(3)]
+def trained(seed: int = 0, preset: Preset = QUICK) -> list[Head]:
+    return run(Fit(bank_of(0), preset, seed), preset).heads
+
+
+def run(fit: Fit, preset: Preset) -> Fit:
+    while fit.done < preset.meta_epochs:
+        list(fit.meta_epoch())
+    return fit
+
+
+@pytest.mark.parametrize("preset", [QUICK, LEARNED], ids=["whitening", "learned"])
+def test_folded_heads_equal_the_mean_of_the_heads_they_came_from(preset: Preset) -> None:
+    heads = trained(preset=preset)
     levels = features(1)
     with torch.inference_mode():
-        patches = patch_features(levels)
+        patches = patch_features(levels, POOLS)
         answers = torch.stack([-head(patches.flatten(0, 2)) for head in heads])
-        found = FoldedHead(heads, CHANNELS)(levels)[:, 0]
+        found = CollapsedHead(POOLS, *fold(heads))(levels)[:, 0]
     assert torch.allclose(found, answers.mean(0).reshape(found.shape), atol=1e-4)
 
 
-def test_same_seed_gives_the_same_head() -> None:
+def test_the_authors_features_fold_too() -> None:
+    pools = [AuthorsPool(channels, 6) for channels in CHANNELS]
+    bank = patch_features(features(0, 4), pools).flatten(1, 2)
+    heads = run(Fit(bank, LEARNED, 0), LEARNED).heads
+    levels = features(1)
+    with torch.inference_mode():
+        patches = patch_features(levels, pools)
+        found = CollapsedHead(pools, *fold(heads))(levels)[:, 0]
+    expected = -heads[0](patches.flatten(0, 2)).reshape(found.shape)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_same_seed_gives_the_same_heads() -> None:
     first, second, other = trained(3), trained(3), trained(4)
-    assert torch.equal(first.hidden.weight, second.hidden.weight)
-    assert not torch.equal(first.hidden.weight, other.hidden.weight)
+    assert torch.equal(first[1].hidden.weight, second[1].hidden.weight)
+    assert not torch.equal(first[0].hidden.weight, other[0].hidden.weight)
+    assert not torch.equal(first[0].hidden.weight, first[1].hidden.weight)
+
+
+@pytest.mark.parametrize("preset", [QUICK, LEARNED], ids=["whitening", "learned"])
+def test_a_resumed_training_ends_where_an_unbroken_one_does(preset: Preset) -> None:
+    unbroken = run(Fit(bank_of(0), preset, 0), preset)
+    stopped = Fit(bank_of(0), preset, 0)
+    list(stopped.meta_epoch())
+    resumed = Fit(bank_of(0), preset, 0)
+    resumed.resume(stopped.state())
+    run(resumed, preset)
+    for one, other in zip(unbroken.heads, resumed.heads, strict=True):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_only_a_learned_adaptor_learns() -> None:
+    fixed, learned = Fit(bank_of(0), QUICK, 0), Fit(bank_of(0), LEARNED, 0)
+    before = [fit.heads[0].adaptor.weight.clone() for fit in (fixed, learned)]
+    list(fixed.meta_epoch())
+    list(learned.meta_epoch())
+    assert torch.equal(fixed.heads[0].adaptor.weight, before[0])
+    assert not torch.equal(learned.heads[0].adaptor.weight, before[1])
+
+
+def test_an_epoch_over_images_takes_every_patch_once() -> None:
+    preset = changed(LEARNED, batches={"kind": "images", "size": 3, "epochs": 2})
+    steps = list(Fit(bank_of(0), preset, 0).meta_epoch())
+    assert len(steps) == 2 * 3  # 8 images in batches of 3, twice
 
 
 def test_training_tells_noise_from_the_good() -> None:
-    head = trained(options=HeadOptions(hidden=32, steps=300, batch=512, learning_rate=1e-2))
+    preset = changed(QUICK, hidden=32, meta_epochs=15, learning_rate=1e-2)
+    fit = Fit(bank_of(0), preset, 0)
+    epochs: list[Epoch] = []
+    while fit.done < preset.meta_epochs:
+        epochs.append(list(fit.meta_epoch())[-1])
+    assert epochs[-1].loss < epochs[0].loss
+    assert epochs[-1].noisy_right > 0.6
+    head = fit.heads[0]
     with torch.inference_mode():
-        good = head.adapt(patch_features(features(5)).flatten(0, 2))
+        good = head.adapt(bank_of(5).flatten(0, 1))
         noise = torch.randn(good.shape, generator=torch.Generator().manual_seed(1))
         scores = [(-head.discriminate(good + sigma * noise)).tolist() for sigma in (0.0, 1.2)]
     assert image_auroc(*scores) > 0.7
 
 
+def test_whitened_features_have_no_correlation() -> None:
+    preset = changed(QUICK, adaptor={"kind": "whitening", "strength": 1.0})
+    head = Fit(bank_of(0), preset, 0).heads[0]
+    adapted = head.adapt(bank_of(0).flatten(0, 1))
+    assert torch.allclose(torch.cov(adapted.T), torch.eye(sum(CHANNELS)), atol=0.02)
+
+
 def test_a_channel_that_never_changes_does_not_break_the_scale() -> None:
-    bank = patch_features(features(0)).flatten(0, 2)
-    bank[:, 3] = 1.0
-    head = train_head(bank, QUICK, 0, lambda *_: None)
+    bank = bank_of(0)
+    bank[..., 3] = 1.0
+    fit = run(Fit(bank, QUICK, 0), QUICK)
     with torch.inference_mode():
-        assert torch.isfinite(head(bank)).all()
+        assert torch.isfinite(fit.heads[0](bank.flatten(0, 1))).all()
 
 
-def test_unknown_backbone_is_named() -> None:
-    with pytest.raises(ModelError, match="no backbone 'resnet'; there are: efficientnet_lite0"):
-        load_backbone("resnet")
-
-
-def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("station.learn.backbones._LITE0_SHA256", "0" * 64)
-    with pytest.raises(ModelError, match="other weights"):
-        load_backbone("efficientnet_lite0")
-
-
-def test_levels_have_the_promised_strides_and_channels() -> None:
-    backbone = random_backbone()
-    with torch.inference_mode():
-        levels = backbone(torch.zeros(1, 3, 64, 96))
-    assert [tuple(level.shape[1:]) for level in levels] == [(24, 16, 24), (40, 8, 12), (112, 4, 6)]
-
-
-def test_pretrained_weights_are_loaded() -> None:
-    pretrained, random = load_backbone("efficientnet_lite0"), random_backbone()
-    image = torch.full((1, 3, 64, 64), 100.0)
-    with torch.inference_mode():
-        assert not torch.allclose(pretrained(image)[2], random(image)[2])
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"input_size": 100}, "input size: .*multiple of 32"),
+        ({"tiles": 0}, "tiles: "),
+        ({"members": 0}, "members: "),
+    ],
+)
+def test_an_impossible_preset_is_refused(change: dict[str, object], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        changed(DEFAULT, **change)
 
 
 @pytest.mark.parametrize("kind", synthetic.KINDS)

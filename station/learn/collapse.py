@@ -1,0 +1,84 @@
+"""The trained head without its detours: one affine map per level, then the answer.
+
+Everything from the neighbourhood to the leaky ReLU is linear, so local features, projection, Linear
+and batch norm in use are one affine map; it splits by levels. Bilinear weights add up to one, so a
+coarse level's part may be computed on its own grid and brought onto the finest one afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name torch's users know
+
+from station.learn.local import upsample
+
+SLOPE = 0.2  # of the leaky ReLU
+
+
+class CollapsedHead(nn.Module):
+    """Levels, finest first, to the raw anomaly map on the finest grid.
+
+    `pools` gives each level's local features, `weight` (hidden, D) and `bias` (hidden) lead from
+    all of them, level by level, to the leaky ReLU; `out` (1, hidden) is the discriminator's last
+    layer, whose answer is high for good: the map is its negative.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[nn.Module],
+        weight: Tensor,
+        bias: Tensor,
+        out: Tensor,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        widths = [int(pool.channels_out) for pool in pools]  # type: ignore[arg-type]
+        self.pools = nn.ModuleList(pools)
+        self.maps = nn.ModuleList(
+            _conv(part, bias if i == 0 else None, dtype)
+            for i, part in enumerate(torch.split(weight, widths, dim=1))
+        )
+        self.out = _conv(-out.reshape(1, -1), None, dtype)
+        self.eval()
+        self.requires_grad_(False)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Return the raw anomaly map (N, 1, h, w), high where unlike the training images."""
+        parts = [
+            conv(pool(level))  # (N, hidden, H / stride, W / stride)
+            for conv, pool, level in zip(self.maps, self.pools, levels, strict=True)
+        ]
+        hidden = parts[0]
+        for part in parts[1:]:
+            hidden = hidden + upsample(part, hidden.shape[2:])
+        result: Tensor = self.out(F.leaky_relu(hidden, SLOPE))
+        return result
+
+
+def collapse(
+    pools: Sequence[nn.Module],
+    projection: nn.Linear,
+    hidden: nn.Linear,
+    norm: nn.BatchNorm1d,
+    out: nn.Linear,
+    dtype: torch.dtype = torch.float32,
+) -> CollapsedHead:
+    """Compose projection and discriminator as they are in use; the products are float64."""
+    assert norm.running_var is not None and norm.running_mean is not None  # noqa: S101
+    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    weight = gain[:, None] * (hidden.weight.double() @ projection.weight.double())
+    shift = hidden.weight.double() @ projection.bias.double() + hidden.bias.double()
+    bias = gain * (shift - norm.running_mean.double()) + norm.bias.double()
+    return CollapsedHead(pools, weight.detach(), bias.detach(), out.weight.detach(), dtype)
+
+
+def _conv(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> nn.Conv2d:
+    """Return the 1x1 convolution that applies a matrix (out, in) at every place."""
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, dtype=dtype)
+    conv.weight.data = weight[:, :, None, None].to(dtype)
+    if bias is not None and conv.bias is not None:
+        conv.bias.data = bias.to(dtype)
+    return conv

@@ -1,0 +1,125 @@
+"""Good units left out of training: they fix the score's scale and tell the false rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from station.errors import DatasetError, ModelError
+from station.learn import synthetic
+from station.learn.export import Detector
+from station.learn.images import TrainingImages
+from station.model import Scale
+from station.recipe import SetupScore
+from station.records import Image, sheet_score
+
+SHARE = 0.2  # of the units
+FEW = 10  # units; a fifth of fewer says nothing
+FOLDS = 5  # trainings of the head that few units cost besides the one that is kept
+GOOD_GOLDEN = 2
+
+
+class HeldOut(NamedTuple):
+    """What good units left out of training scored, before the scale was known."""
+
+    units: list[str]  # one entry per image
+    setups: list[str]  # likewise: what the shots of one setup share of their names
+    good: list[float]
+    scale: Scale
+    golden: list[Image]
+
+
+def hold_out(images: TrainingImages, seed: int) -> list[TrainingImages]:
+    """Choose what is measured by heads that have not seen it; shots of one unit stay together.
+
+    One part, a fifth of the units, where there are enough. Of fewer than `FEW` units none can be
+    spared: the parts then hold all of them, each for a training without it.
+    """
+    names = list(images.units)
+    if len(names) < 2:
+        raise DatasetError(
+            f"{images.folder}: one unit ({names[0]}); at least 2 are needed, one to learn from and "
+            "one to set the scale"
+        )
+    order = [names[i] for i in np.random.default_rng([seed, 1]).permutation(len(names))]
+    if len(names) >= FEW:
+        return [images.only(order[: round(SHARE * len(names))])]
+    return [images.only(order[part::FOLDS]) for part in range(min(FOLDS, len(names)))]
+
+
+def score_held_out(
+    parts: Sequence[tuple[TrainingImages, Detector]],
+    read: Callable[[Path], Image],
+    seed: int,
+    told: Callable[[int, int], None],
+) -> HeldOut:
+    """Score every held-out image as it is and with a synthetic defect; fix the scale by both."""
+    rng = np.random.default_rng([seed, 2])
+    units, setups, good, spoilt = [], [], [], []
+    plain: list[Image] = []
+    seen: list[Image] = []
+    todo = [
+        (unit, path, detector)
+        for images, detector in parts
+        for unit, files in images.units.items()
+        for path in files
+    ]
+    for i, (unit, path, detector) in enumerate(todo):
+        image = read(path)
+        kinds = synthetic.KINDS if len(todo) < FEW else [synthetic.KINDS[i % 3]]
+        for kind in kinds:
+            bad = synthetic.spoil(image, kind, rng)
+            spoilt.append(score(detector, bad))
+            seen.append(_small(bad, detector))
+        units.append(unit)
+        setups.append(path.stem.rpartition("_")[0] or path.stem)
+        good.append(score(detector, image))
+        if len(plain) < GOOD_GOLDEN:
+            plain.append(_small(image, detector))
+        told(i + 1, len(todo))
+    zero, one = float(np.median(good)), float(np.median(spoilt))
+    if not (np.isfinite([zero, one]).all() and one - zero > 1e-6):
+        raise ModelError(
+            f"synthetic defects score {one:.4g}, good images {zero:.4g}: nothing was learned to "
+            "tell them apart, so there is no scale"
+        )
+    scale = Scale(raw_zero=zero, raw_one=one, synthetic_seed=seed, synthetic_kinds=synthetic.KINDS)
+    typical = int(np.argsort(spoilt)[len(spoilt) // 2])
+    return HeldOut(units, setups, good, scale, [*plain, seen[typical]])
+
+
+def unit_scores(held_out: HeldOut, setup_score: SetupScore) -> list[float]:
+    """Score every held-out unit as the line would score the sheet."""
+    shots: dict[str, tuple[list[float], list[str]]] = {}
+    for unit, setup, raw in zip(held_out.units, held_out.setups, held_out.good, strict=True):
+        scores, setups = shots.setdefault(unit, ([], []))
+        scale = held_out.scale
+        scores.append((raw - scale.raw_zero) / (scale.raw_one - scale.raw_zero))
+        setups.append(setup)
+    return [sheet_score(scores, setups, setup_score) for scores, setups in shots.values()]
+
+
+def score(graph: nn.Module, image: Image) -> float:
+    """Score one image with a detector's graph."""
+    with torch.inference_mode():
+        return float(graph(to_frames(image))[0][0])
+
+
+def to_frames(image: Image) -> Tensor:
+    """View an image as a batch of one, (1, C, H, W)."""
+    pixels = torch.from_numpy(image)
+    return pixels[None, None] if image.ndim == 2 else pixels.permute(2, 0, 1)[None]
+
+
+def _small(image: Image, detector: Detector) -> Image:
+    """Shrink to the size that the network sees: a golden image need not be larger."""
+    size = detector.canvas_width, detector.canvas_height
+    if image.shape[1] <= size[0]:
+        return image
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,121 @@
+"""Presets: everything that decides what a training gives, apart from the images and the seed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from station.errors import ConfigError
+from station.strict import Strict, dotted, first_problem
+
+
+class PatchBatches(Strict):
+    """Every step draws that many patches from all images."""
+
+    kind: Literal["patches"] = "patches"
+    size: int = Field(ge=2)
+    steps: int = Field(ge=1, description="per meta-epoch")
+
+
+class ImageBatches(Strict):
+    """Every step takes all patches of that many images; an epoch takes every image once."""
+
+    kind: Literal["images"] = "images"
+    size: int = Field(ge=1)
+    epochs: int = Field(ge=1, description="per meta-epoch")
+
+
+class LearnedAdaptor(Strict):
+    """A linear projection trained with the discriminator, by AdamW."""
+
+    kind: Literal["learned"] = "learned"
+    learning_rate: float
+    weight_decay: float
+
+
+class WhiteningAdaptor(Strict):
+    """Standardise every channel, then take principal components to deviation ** (1 - strength)."""
+
+    kind: Literal["whitening"] = "whitening"
+    strength: float = Field(ge=0, le=1)
+
+
+class Preset(Strict):
+    """A configuration of SimpleNet; the model card keeps it whole."""
+
+    name: str
+    backbone: str
+    levels: tuple[int, ...] = Field(description="strides of the backbone's levels, finest first")
+    pooling: Literal["average", "authors"]
+    input_size: int = Field(ge=64, multiple_of=32, description="long side in pixels")
+    crop_from: int | None = Field(
+        default=None,
+        description="bring the short side to this, then keep the middle square of input_size",
+    )
+    tiles: int = Field(default=1, ge=1, le=8, description="per side; 1 is the whole frame")
+    adaptor: Annotated[LearnedAdaptor | WhiteningAdaptor, Field(discriminator="kind")]
+    hidden: int
+    members: int = Field(ge=1, description="heads trained apart and averaged")
+    noise: tuple[float, ...] = Field(description="deviations; every patch gets one of them")
+    margin: float
+    meta_epochs: int = Field(ge=1)
+    batches: Annotated[PatchBatches | ImageBatches, Field(discriminator="kind")]
+    learning_rate: float
+    weight_decay: float
+    smoothing: float = Field(ge=0, description="deviation of the map's smoothing, in its own cells")
+    patches: int = Field(ge=1, description="kept of all training images together, at most")
+
+
+# As published, and as its authors' code runs it. The one difference: the score is the maximum of
+# the map that is handed out, so that map is not smoothed (theirs is, after the score is taken).
+PAPER = Preset(
+    name="paper",
+    backbone="wide_resnet50_2",
+    levels=(8, 16),
+    pooling="authors",
+    input_size=288,
+    crop_from=329,
+    adaptor=LearnedAdaptor(learning_rate=1e-4, weight_decay=1e-2),
+    hidden=1024,
+    members=1,
+    noise=(0.015,),
+    margin=0.5,
+    meta_epochs=40,
+    batches=ImageBatches(size=8, epochs=4),
+    learning_rate=2e-4,
+    weight_decay=1e-5,
+    smoothing=0.0,
+    patches=1_000_000_000,
+)
+
+# What our own measurements chose: docs/models.md has the table.
+DEFAULT = Preset(
+    name="default",
+    backbone="efficientnet_lite0",
+    levels=(4, 8, 16),
+    pooling="average",
+    input_size=256,
+    adaptor=WhiteningAdaptor(strength=0.5),
+    hidden=64,
+    members=6,
+    noise=(0.15, 0.3, 0.6, 1.2, 2.4),
+    margin=0.5,
+    meta_epochs=15,
+    batches=PatchBatches(size=2048, steps=20),
+    learning_rate=1e-3,
+    weight_decay=1e-5,
+    smoothing=1.0,
+    patches=300_000,
+)
+
+PRESETS = {preset.name: preset for preset in (DEFAULT, PAPER)}
+
+
+def changed(preset: Preset, **changes: object) -> Preset:
+    """Return a preset with some fields replaced; a wrong value raises ConfigError."""
+    try:
+        return Preset.model_validate({**preset.model_dump(), **changes})
+    except ValidationError as error:
+        at, problem = first_problem(error, Preset)
+        raise ConfigError(f"{dotted(at).replace('_', ' ')}: {problem}") from error
