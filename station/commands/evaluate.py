@@ -15,8 +15,8 @@ from station.recipe import load_recipe
 
 if TYPE_CHECKING:
     from station.learn.evaluate import Examples, Judging, Scored
-    from station.learn.evaluation import Evaluation
     from station.learn.evaluate_root import Average
+    from station.learn.evaluation import Evaluation
     from station.learn.metrics import Estimate
 
 FIGURES = {
