@@ -65,7 +65,7 @@ def _measure(
 
     with open_model(workspace, name) as model:
         with show.progress(len(examples.members), "images") as advance:
-            scored = score(model, examples, advance)
+            scored = score(model.predict, examples, advance)
         return figures(model.card, examples, scored, judging), scored
 
 

@@ -29,9 +29,9 @@ from station.learn.images import is_capture, read_image
 from station.learn.masks import at_size, check_masks, read_mask
 from station.learn.metrics import LabelledScores
 from station.learn.region_metrics import LabelledMap, PixelMetrics
-from station.model import Model, ModelCard, list_models
+from station.model import ModelCard, list_models
 from station.recipe import SetupScore
-from station.records import sheet_score
+from station.records import Image, Prediction, sheet_score
 
 SEED = 0  # of the bootstrap: the same data give the same intervals
 
@@ -108,21 +108,23 @@ def own_threshold(card: ModelCard) -> Judging:
     return Judging(highest, "the highest held-out good unit of the model's card", "highest")
 
 
-def score(model: Model, examples: Examples, progress: Callable[[str], None]) -> list[Scored]:
+def score(
+    predict: Callable[[Image], Prediction], examples: Examples, progress: Callable[[str], None]
+) -> list[Scored]:
     """Score every image; a bad file is named, whatever is wrong with it."""
     scored = []
     for example in examples.members:
         image = read_image(example.file).image
         if example.mask is not None:
-            read_mask(example.mask, image.shape[:2])
+            read_mask(example.mask, (image.shape[0], image.shape[1]))
         started = time.perf_counter()
         try:
-            prediction = model.predict(image)
+            prediction = predict(image)
         except ModelError as error:
             raise ModelError(f"{example.file}: {error}") from error
         took_ms = 1e3 * (time.perf_counter() - started)
-        found = prediction.score, prediction.anomaly_map, image.shape[:2], took_ms
-        scored.append(Scored(example, *found))
+        size = image.shape[0], image.shape[1]
+        scored.append(Scored(example, prediction.score, prediction.anomaly_map, size, took_ms))
         progress(example.file.name)
     return scored
 
