@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from station.dataset import write_durably
 from station.records import Image
 
 PICTURE_WIDTH_PX = 480
@@ -47,15 +47,7 @@ def plain_number(value: float | None, digits: int = 3) -> str:
 def write_page(out: Path, page: str) -> None:
     """Put a page in place, whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    write_durably(out, page.encode())
 
 
 def smaller(picture: Image) -> Image:

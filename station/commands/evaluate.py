@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from station.learn.evaluation import Evaluation
     from station.learn.metrics import Estimate
 
+DEADLINE_S = 120.0  # nobody waits at a line, and other work may keep the machine busy
+
 FIGURES = {
     "image_auroc": "image AUROC",
     "average_precision": "average precision",
@@ -63,7 +65,7 @@ def _measure(
     from station.learn.evaluate import evaluate as figures
     from station.learn.evaluate import score
 
-    with open_model(workspace, name) as model:
+    with open_model(workspace, name, DEADLINE_S) as model:
         with show.progress(len(examples.members), "images") as advance:
             scored = score(model.predict, examples, advance)
         return figures(model.card, examples, scored, judging), scored

@@ -89,21 +89,37 @@ def train(args: argparse.Namespace) -> int:
 
 def score(args: argparse.Namespace) -> int:
     """Score picture files."""
-    from station.learn.score import score_files
+    from station.learn.score import (
+        check_overlays,
+        overlay_place,
+        pictures,
+        score_files,
+        write_overlay,
+    )
 
     workspace = workspace_of(args)
+    if args.overlay is not None:
+        check_overlays(args.overlay, args.files)
     threshold = args.threshold
     if args.recipe is not None:
         threshold = load_recipe(workspace, args.recipe).recipe.threshold
         if threshold is None:
             raise ConfigError(f"recipes/{args.recipe}.yaml: threshold: missing")
-    for file, prediction in score_files(workspace, args.model, args.files):
+    for file, prediction in score_files(workspace, args.model, pictures(args.files)):
         verdict = (
             None
             if threshold is None
             else judge([prediction.score], [""], 1, threshold, "highest")[0]
         )
-        row = {"file": str(file), "score": prediction.score, "verdict": verdict}
+        row: dict[str, object] = {
+            "file": str(file),
+            "score": prediction.score,
+            "verdict": verdict,
+        }
+        if args.overlay is not None:
+            place = overlay_place(args.overlay, file, prediction, verdict)
+            write_overlay(place, file, prediction, threshold)
+            row["overlay"] = str(place)
         show.scored(row, as_json=args.json)
     return 0
 

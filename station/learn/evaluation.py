@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
+from station.dataset import write_durably
 from station.errors import DatasetError
 from station.learn.metrics import Estimate, ImageMetrics, Rate
 from station.strict import Strict
@@ -90,15 +90,7 @@ class Evaluation(ImageMetrics):
 
 def save(evaluation: Evaluation, path: Path) -> None:
     """Write an evaluation, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(evaluation.model_dump_json(indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_durably(path, f"{evaluation.model_dump_json(indent=1)}\n".encode())
 
 
 def load(path: Path) -> Evaluation:

@@ -1,16 +1,20 @@
-"""Score files and measure how long a model takes."""
+"""Score files, draw what the model saw in them, and measure how long a model takes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from station.learn.images import read_image
+from station.dataset import save_image
+from station.errors import ConfigError, DatasetError
+from station.heatmap import map_over
+from station.learn.images import SUFFIXES, read_image
 from station.model import Model, open_model
-from station.records import Image, Prediction
+from station.records import Image, Prediction, Verdict
 
 FRAME = (2048, 2448)  # height and width of the five-megapixel sensor
 
@@ -22,6 +26,48 @@ def score_files(
     with open_model(workspace, model_name) as model:
         for file in files:
             yield file, model.predict(read_image(file).image)
+
+
+def pictures(places: Sequence[Path]) -> list[Path]:
+    """List files as they are, and of a folder every picture in it."""
+    files = []
+    for place in places:
+        if not place.is_dir():
+            files.append(place)
+            continue
+        found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not found:
+            raise DatasetError(f"{place}: no image in it")
+        files += found
+    return files
+
+
+def overlay_place(
+    folder: Path, file: Path, prediction: Prediction, verdict: Verdict | None
+) -> Path:
+    """Name an overlay after its picture, its score and its verdict."""
+    judged = f"_{verdict}" if verdict else ""
+    return folder / f"{file.parent.name}_{file.stem}_{prediction.score:.3f}{judged}.png"
+
+
+def check_overlays(folder: Path, places: Sequence[Path]) -> None:
+    """Refuse a folder whose overlays would lie among the pictures to be scored."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: not a folder")
+    inside = {folder.resolve(), *folder.resolve().parents}
+    for place in places:
+        if place.resolve() in inside or place.resolve().parent == folder.resolve():
+            raise ConfigError(f"{folder}: overlays would mix with the pictures of {place}")
+
+
+def write_overlay(path: Path, file: Path, prediction: Prediction, threshold: float | None) -> None:
+    """Write the picture and, beside it, the picture under its heat map."""
+    image = read_image(file).image
+    colour = cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR
+    picture = np.asarray(cv2.cvtColor(image, colour), np.uint8)
+    pair = np.hstack([picture, map_over(picture, prediction.anomaly_map, threshold)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(path, np.ascontiguousarray(pair[..., ::-1]))
 
 
 def bench_model(workspace: Path, name: str, repeats: int) -> dict[str, float]:

@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "show": FILES | {"dataset", "cycle", "learn"},  # only to annotate; nothing is loaded
     "__main__": {"cli"},
     "intervals": set(),
-    "page": FILES,
+    "page": FILES | {"dataset"},
     "report": FILES | {"dataset", "intervals", "heatmap", "page"},
     "bench": FILES | {"dataset", "model", "collect", "cell", "cycle", "devices"},
     "arguments": set(),
@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "heatmap": FILES,
     "learn": FILES
     | {"dataset", "model", "torchscript", "learn", "worker", "intervals", "preset", "heatmap"},
-    "evaluation_figures": FILES | {"page", "learn"},
+    "evaluation_figures": FILES | {"model", "page", "learn"},
     "evaluation_report": FILES | {"model", "heatmap", "page", "learn", "evaluation_figures"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }
