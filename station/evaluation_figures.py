@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from station.learn.evaluation import Evaluation, RegionRow
 from station.learn.metrics import Estimate
@@ -160,6 +160,7 @@ def regions(rows: Sequence[RegionRow]) -> Markup:
             )  # fmt: skip
         axes.set(xscale="log", ylim=(-0.04, 1.06), xlabel="area of the region, pixels",
                  ylabel="its share in AU-PRO")  # fmt: skip
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.grid(color=GRID_COLOUR, linewidth=0.8, zorder=0)
         _legend_above(axes)
 

@@ -35,8 +35,8 @@ NAMES = {
     "f1": ("F1", "of rejecting defects, at the threshold"),
 }
 TILES = ("image_auroc", "pixel_auroc", "au_pro", "false_rejects_at_zero_escapes")
-REGION_LIMIT = 40
-PER_LABEL = 3
+REGION_LIMIT = 25
+PER_LABEL = 4
 GOOD_SHOWN = 4
 
 
@@ -199,7 +199,7 @@ def _made_with(evaluation: Evaluation, card: ModelCard) -> list[tuple[str, str]]
 def _groups(
     evaluation: Evaluation, examples: Examples, scored: Sequence[Scored]
 ) -> list[tuple[str, list[Card]]]:
-    """Show of each defect the lowest, a typical and the highest score; of the good the highest."""
+    """Show each defect from its lowest score to its highest, and the highest of the good."""
     limit = evaluation.threshold or 0.0
     groups = []
     for label in sorted({one.example.label for one in scored}, key=lambda x: (x == "good", x)):
@@ -207,7 +207,7 @@ def _groups(
         if label == "good":
             title, chosen = "good, the highest scores", mine[::-1][:GOOD_SHOWN]
         else:
-            title = f"{label}: lowest, median and highest score of {len(mine)}"
+            title = f"{label}, from the lowest score to the highest of {len(mine)}"
             places = np.linspace(0, len(mine) - 1, min(PER_LABEL, len(mine))).astype(int)
             chosen = [mine[i] for i in places]
         groups.append((title, [_card(one, examples, limit) for one in chosen]))

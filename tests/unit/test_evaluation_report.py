@@ -57,7 +57,7 @@ def test_page_says_what_the_threshold_does(html: str) -> None:
     assert "0 of 6 defective images escape" in text
     assert "0 of 6 good images are rejected" in text
     assert "the threshold that judges" in text
-    assert "dent: lowest, median and highest score of 3" in text
+    assert "dent, from the lowest score to the highest of 3" in text
 
 
 def test_page_shows_every_region_and_the_learning_curve(html: str) -> None:
