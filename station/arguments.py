@@ -190,11 +190,40 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
         "station score --model glassfiber/1 --threshold 0.5 data/glassfiber/test/*/*.png",
     )  # fmt: skip
     score.add_argument("--model", required=True, metavar="NAME/N")
-    score.add_argument("files", nargs="+", type=Path, metavar="FILES")
+    score.add_argument(
+        "files", nargs="+", type=Path, metavar="FILES", help="pictures, or folders of pictures"
+    )
+    score.add_argument(
+        "--overlay", type=Path, metavar="DIR", help="also write each picture with its heat map"
+    )
     limit = score.add_mutually_exclusive_group()
     limit.add_argument("--recipe", metavar="R", help="judge by this recipe's threshold")
     limit.add_argument("--threshold", type=_finite, metavar="T")
     _json(score)
+
+    evaluate = _add(
+        commands, common, "evaluate", "measure a model on labelled images",
+        "station evaluate --dataset data/glassfiber --model glassfiber --out page.html",
+    )  # fmt: skip
+    place = evaluate.add_mutually_exclusive_group(required=True)
+    place.add_argument("--dataset", type=Path, metavar="DIR", help="an MVTec tree with test/")
+    place.add_argument(
+        "--root", type=Path, metavar="DIR", help="every tree in DIR; resumes where it stopped"
+    )
+    evaluate.add_argument(
+        "--model",
+        required=True,
+        metavar="NAME[/N]",
+        help="default version: the newest; with --root NAME-<tree>",
+    )
+    limit = evaluate.add_mutually_exclusive_group()
+    limit.add_argument("--recipe", metavar="R", help="judge by this recipe's threshold")
+    limit.add_argument("--threshold", type=_finite, metavar="T", help="default: the model's own")
+    evaluate.add_argument("--split", choices=("all", "select", "report"), default="all")
+    evaluate.add_argument(
+        "--out", type=Path, metavar="F", help="write the page here; with --root the folder of pages"
+    )
+    _json(evaluate)
 
     report = _add(
         commands,
@@ -268,10 +297,10 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     bench = _add(commands, common, "bench", "measure", "station bench cycle --json")
-    bench.add_argument("what", choices=("cycle", "scene", "model"))
+    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics"))
     _recipe(bench)
     bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")
-    bench.add_argument("--sheets", type=_count, metavar="N")
+    bench.add_argument("--sheets", type=_count, metavar="N", help="of metrics: maps")
     bench.add_argument("--seed", type=int, default=1)
     bench.add_argument("--size", type=_size, metavar="WxH")
     _json(bench)

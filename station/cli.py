@@ -25,6 +25,7 @@ _COMMANDS = {
     "label": "learn",
     "train": "learn",
     "score": "learn",
+    "evaluate": "evaluate",
     "report": "learn",
     "sim": "simulate",
     "fault": "simulate",

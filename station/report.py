@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import matplotlib as mpl
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from station.errors import DatasetError
+from station.heatmap import MAP_RANGE, colour_stops, map_over
 from station.intervals import clopper_pearson
-from station.records import Capture, Image, Manifest, Verdict
+from station.page import (
+    ACCEPT_COLOUR,
+    NONE_COLOUR,
+    REJECT_COLOUR,
+    data_uri,
+    environment,
+    plain_number,
+    smaller,
+    svg,
+    write_page,
+)
+from station.records import Capture, Manifest, Verdict
 
 TEMPLATE = "report.html.j2"
 
-# Every overlay has this range, so that two pictures can be compared: 0 is a typical good sheet,
-# 1 a typical defect.
-MAP_RANGE = (0.0, 2.0)
-OVERLAY_OPACITY = 0.75
-COLOURS = "inferno"
-CONTOUR_BGR = (255, 255, 0)
-
-PICTURE_WIDTH_PX = 480
-JPEG_QUALITY = 74
 HIGHEST_ACCEPTED = 6
 CARD_LIMIT = 150  # at about 90 kB each, a page that still opens at once
 
-# Okabe and Ito's colours, told apart by colour-blind eyes too; shape says the same again.
-ACCEPT_COLOUR, REJECT_COLOUR, NONE_COLOUR = "#0072B2", "#D55E00", "#6b7280"
 MARKS = {
     Verdict.ACCEPT: ("o", ACCEPT_COLOUR),
     Verdict.REJECT: ("^", REJECT_COLOUR),
@@ -120,7 +116,7 @@ def write_report(
     rows = [_row(number, m, (truth or {}).get(m.sheet)) for number, m in enumerate(ordered, 1)]
     groups = _groups(rows)
     shown = [(what, [_card(row, folders) for row in members]) for what, members in groups]
-    page = _environment().get_template(TEMPLATE).render(
+    page = environment().get_template(TEMPLATE).render(
         title=title,
         rows=rows,
         header=_header(ordered),
@@ -137,30 +133,10 @@ def write_report(
         pictured={card.row.number for _, cards in shown for card in cards},
         left_out=sum(row.verdict is Verdict.REJECT for row in rows)
         - sum(c.row.verdict is Verdict.REJECT for _, cards in shown for c in cards),
-        colours=_colour_stops(),
+        colours=colour_stops(),
         map_range=MAP_RANGE,
     )  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(out)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    environment.filters["when"] = lambda time: f"{time:%Y-%m-%d %H:%M:%S %Z}"
-    return environment
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    write_page(out, page)
 
 
 def _row(number: int, manifest: Manifest, label: Label | None) -> Row:
@@ -271,17 +247,17 @@ def _card(row: Row, folders: dict[str, Path]) -> Card:
     capture = _worst(row.manifest.captures)
     if folder is None or capture is None:
         return Card(row, "", "", "", "no picture was recorded")
-    shot = f"{capture.setup}, shot {capture.shot}, score {_number(capture.score)}"
+    shot = f"{capture.setup}, shot {capture.shot}, score {plain_number(capture.score)}"
     # Only the name: a record must not reach outside its folder.
     picture = cv2.imread(str(folder / Path(capture.file).name), cv2.IMREAD_COLOR)
     if picture is None:
         return Card(row, shot, "", "", f"{capture.file} cannot be read")
-    small = _smaller(np.asarray(picture, np.uint8))
+    small = smaller(np.asarray(picture, np.uint8))
     anomaly_map = _map(folder, capture)
     if anomaly_map is None:
-        return Card(row, shot, _data_uri(small), "", "no anomaly map was kept")
-    overlay = _overlay(small, anomaly_map, row.manifest.threshold)
-    return Card(row, shot, _data_uri(small), _data_uri(overlay), capture.problem or "")
+        return Card(row, shot, data_uri(small), "", "no anomaly map was kept")
+    overlay = map_over(small, anomaly_map, row.manifest.threshold)
+    return Card(row, shot, data_uri(small), data_uri(overlay), capture.problem or "")
 
 
 def _worst(captures: tuple[Capture, ...]) -> Capture | None:
@@ -305,53 +281,6 @@ def _map(folder: Path, capture: Capture) -> NDArray[np.float32] | None:
     return np.asarray(values, np.float32)
 
 
-def _smaller(picture: Image) -> Image:
-    height, width = picture.shape[:2]
-    if width <= PICTURE_WIDTH_PX:
-        return picture
-    size = (PICTURE_WIDTH_PX, max(1, round(height * PICTURE_WIDTH_PX / width)))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _overlay(picture: Image, anomaly_map: NDArray[np.float32], threshold: float | None) -> Image:
-    """Lay the map over the grey picture; where it is higher it covers more."""
-    height, width = picture.shape[:2]
-    values = cv2.resize(anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR)
-    low, high = MAP_RANGE
-    share = np.clip((values - low) / (high - low), 0, 1)
-    colour = mpl.colormaps[COLOURS](share)[:, :, 2::-1] * 255  # (H, W, 3) BGR
-    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    opacity = _opacity(share)[:, :, None]
-    mixed = np.asarray(grey * (1 - opacity) + colour * opacity, np.uint8)
-    if threshold is not None:
-        above = (values >= threshold).astype(np.uint8)
-        outlines, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(mixed, outlines, -1, (0, 0, 0), 4, cv2.LINE_AA)
-        cv2.drawContours(mixed, outlines, -1, CONTOUR_BGR, 2, cv2.LINE_AA)
-    return mixed
-
-
-def _opacity(share: Any) -> Any:
-    """Return how much colour covers the picture: nothing at 0, all it may from half the range."""
-    return OVERLAY_OPACITY * np.clip(2 * share, 0, 1)
-
-
-def _data_uri(picture: Image) -> str:
-    _, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}"
-
-
-def _colour_stops() -> str:
-    """Return the overlay's colours over mid grey, as CSS gradient stops."""
-    stops = []
-    for share in np.linspace(0, 1, 17):
-        opacity = float(_opacity(share))
-        channels = np.array(mpl.colormaps[COLOURS](float(share))[:3]) * 255
-        red, green, blue = (128 * (1 - opacity) + channels * opacity).astype(int)
-        stops.append(f"rgb({red},{green},{blue}) {share:.1%}")
-    return ", ".join(stops)
-
-
 # Figures
 
 
@@ -362,28 +291,6 @@ def _score(row: Row) -> float:
 
 def _finite(scores: Iterable[float | None]) -> list[float]:
     return [score for score in scores if score is not None and math.isfinite(score)]
-
-
-def _svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> Markup:
-    """Draw one figure; text stays text, and ids differ between the figures of a page."""
-    figure = Figure(figsize=size, layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#9aa3af")
-    axes.tick_params(colors="#4b5563", labelsize=9)
-    axes.set_facecolor("none")
-    draw(axes)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color="#374151", fontsize=10)
-    buffer = io.StringIO()
-    with mpl.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
-    ):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    # From the tag on: a page has no place for an XML head. All text in it was escaped there.
-    return Markup(text[text.index("<svg") :])  # noqa: S704
 
 
 def _thresholds(rows: list[Row]) -> list[float]:
@@ -439,7 +346,7 @@ def _strip(rows: list[Row]) -> Markup:
         axes.grid(axis="y", color="#e5e7eb", linewidth=0.8, zorder=0)
         axes.legend(frameon=False, fontsize=9, ncols=5, loc="lower left", bbox_to_anchor=(0, 1))
 
-    return _svg("strip", (10.4, 3.6), draw)
+    return svg("strip", (10.4, 3.6), draw)
 
 
 def _plain_ticks(axis: Axis) -> None:
@@ -485,7 +392,7 @@ def _histogram(rows: list[Row]) -> Markup:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
 
-    return _svg("histogram", (5.1, 3.1), draw)
+    return svg("histogram", (5.1, 3.1), draw)
 
 
 def _bins(values: list[float], edge: float, tail: float | None) -> list[float]:
@@ -522,7 +429,7 @@ def _timing(rows: list[Row]) -> Markup | None:
         axes.legend(frameon=False, fontsize=9, ncols=5, loc="lower left", bbox_to_anchor=(0, 1),
                     columnspacing=1, handlelength=1.2)  # fmt: skip
 
-    return _svg("timing", (5.1, 3.1), draw)
+    return svg("timing", (5.1, 3.1), draw)
 
 
 def _percentiles(rows: list[Row]) -> list[tuple[str, float, float]]:

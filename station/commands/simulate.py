@@ -42,6 +42,12 @@ def bench(args: argparse.Namespace) -> int:
 
         show.values(exam(args.sheets or 100, args.seed).as_dict(), as_json=args.json)
         return 0
+    if args.what == "metrics":
+        from station.learn.metrics_bench import bench_metrics
+
+        figures = bench_metrics(args.sheets or 1000, args.size or (288, 288), args.seed)
+        show.values(figures, as_json=args.json)
+        return 0
     recipe = recipe_of(args, workspace)
     model, threshold = judged_by(recipe)
     if args.what == "model":

@@ -75,11 +75,16 @@ def group_by_unit(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
     groups: dict[str, list[Path]] = {}
     for file in files:
         groups.setdefault(file.stem.partition("_")[0], []).append(file)
-    if len(groups) == 1 and not all(_CAPTURE.fullmatch(file.stem) for file in files):
+    if len(groups) == 1 and not all(is_capture(file) for file in files):
         groups = {}
         for file in files:
             groups.setdefault(file.stem, []).append(file)
     return {unit: tuple(members) for unit, members in groups.items()}
+
+
+def is_capture(file: Path) -> bool:
+    """Tell whether a file is named as the station names its own captures."""
+    return _CAPTURE.fullmatch(file.stem) is not None
 
 
 def read_image(path: Path) -> Loaded:

@@ -44,11 +44,16 @@ ALLOWED: dict[str, set[str]] = {
     "show": FILES | {"dataset", "cycle", "learn"},  # only to annotate; nothing is loaded
     "__main__": {"cli"},
     "intervals": set(),
-    "report": FILES | {"dataset", "intervals"},
+    "page": FILES,
+    "report": FILES | {"dataset", "intervals", "heatmap", "page"},
     "bench": FILES | {"dataset", "model", "collect", "cell", "cycle", "devices"},
     "arguments": set(),
     "run_report": FILES | {"dataset", "label", "model", "intervals", "report"},
-    "learn": FILES | {"dataset", "model", "torchscript", "learn", "worker", "intervals", "preset"},
+    "heatmap": FILES,
+    "learn": FILES
+    | {"dataset", "model", "torchscript", "learn", "worker", "intervals", "preset", "heatmap"},
+    "evaluation_figures": FILES | {"page", "learn"},
+    "evaluation_report": FILES | {"model", "heatmap", "page", "learn", "evaluation_figures"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }
 ONLY_IN = {

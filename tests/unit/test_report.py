@@ -13,8 +13,9 @@ import pytest
 from sheets import WHEN, capture, manifest, picture
 
 from station.errors import DatasetError
+from station.heatmap import map_over
 from station.records import Manifest, Timing, Verdict
-from station.report import Label, _overlay, write_report
+from station.report import Label, write_report
 
 THRESHOLD = 0.6
 GOOD, NUT = Label("good", good=True), Label("nut", good=False)
@@ -135,7 +136,7 @@ def test_defect_is_coloured_and_outlined_where_it_is() -> None:
     grey = np.full((120, 160, 3), 128, np.uint8)
     anomaly_map = np.zeros((12, 16), np.float32)
     anomaly_map[5:8, 5:8] = 2
-    overlay = _overlay(grey, anomaly_map, THRESHOLD).astype(int)
+    overlay = map_over(grey, anomaly_map, THRESHOLD).astype(int)
     assert np.array_equal(overlay[:30], np.full((30, 160, 3), 128))
     blue, green, red = overlay[65, 65]
     assert red > 200 and green > 200 and blue < 200
@@ -143,7 +144,7 @@ def test_defect_is_coloured_and_outlined_where_it_is() -> None:
     assert cyan.any()
     # The same number has the same colour whatever else is in its picture.
     anomaly_map[0, 0] = 50
-    assert np.array_equal(_overlay(grey, anomaly_map, None)[65, 65], [blue, green, red])
+    assert np.array_equal(map_over(grey, anomaly_map, None)[65, 65], [blue, green, red])
 
 
 @pytest.mark.parametrize("score", [float("inf"), 0.0, -3.0, 5000.0])
