@@ -25,6 +25,7 @@ _COMMANDS = {
     "label": "learn",
     "train": "learn",
     "score": "learn",
+    "threshold": "threshold",
     "report": "learn",
     "sim": "simulate",
     "fault": "simulate",

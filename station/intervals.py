@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from scipy.stats import beta
 
@@ -11,7 +11,8 @@ CONFIDENCE = 0.95
 MOST_UNITS = 10**9  # nobody counts further
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True)
+class Share:
     """`count` of `total`, with the interval of the true share."""
 
     count: int

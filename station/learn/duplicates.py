@@ -45,7 +45,7 @@ def look_at(file: Path) -> Look:
 
 
 def find_copy(looks: Sequence[Look], among: Sequence[Look]) -> tuple[Look, Look, str] | None:
-    """Return the first of `looks` that is also `among`, its likeness there, and how they are alike."""
+    """Return the first of `looks` that is also `among`, its likeness, and how they are alike."""
     by_file = {look.sha256: look for look in reversed(among)}
     by_pixels = {look.pixels: look for look in reversed(among)}
     for look in looks:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from station.errors import DatasetError
@@ -57,14 +57,25 @@ def halves(examples: Sequence[Example]) -> dict[str, list[Example]]:
 
 
 def check_disjoint(
-    first: Sequence[Path], second: Sequence[Path], names: tuple[str, str]
+    first: Sequence[Path],
+    second: Sequence[Path],
+    names: tuple[str, str],
+    told: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Refuse a picture that lies in both splits, as the same file or nearly the same picture."""
-    copy = find_copy([look_at(f) for f in second], [look_at(f) for f in first])
+    """Refuse a picture that lies in both splits, as the same file or nearly the same picture.
+
+    `told` hears of every file that was read.
+    """
+    looks = []
+    for file in (*first, *second):
+        looks.append(look_at(file))
+        told(file.name)
+    copy = find_copy(looks[len(first) :], looks[: len(first)])
     if copy is not None:
         look, other, how = copy
         raise DatasetError(
-            f"{look.file} ({names[1]}) is {how} {other.file} ({names[0]}); keep it in one of the two"
+            f"{look.file} ({names[1]}) is {how} {other.file} ({names[0]}); "
+            "keep it in one of the two"
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from station.errors import ConfigError
-from station.intervals import Share, share, units_needed, upper_bound
+from station.intervals import Share, share, upper_bound
 
 # Of a scale on which a typical defect is 1: processors agree no finer, and the number that is
 # written is the number that was judged by.
@@ -59,18 +59,18 @@ def parse_policy(text: str) -> Policy:
         limit = _number(value)
         if not 0 <= limit < 1:
             raise ConfigError(f"policy {text!r}: a share from 0 to below 1 is needed, as in 0.05")
-        return Policy(name, limit)
+        return Policy("max-false-reject", limit)
     if name == "good-only":
         limit = _number(value)
         if not 0 < limit < 1:
             raise ConfigError(f"policy {text!r}: a share between 0 and 1 is needed, as in 0.01")
-        return Policy(name, limit)
+        return Policy("good-only", limit)
     if name == "cost":
         escape, _, reject = value.partition(":")
         costs = _number(escape), _number(reject)
         if not all(cost > 0 for cost in costs):
             raise ConfigError(f"policy {text!r}: two costs above zero are needed, as in 50:1")
-        return Policy(name, costs=costs)
+        return Policy("cost", costs=costs)
     raise ConfigError(
         f"policy {text!r}: there are zero-escape, max-false-reject P, cost A:B, good-only P"
     )
@@ -116,74 +116,6 @@ def at_most(score: float) -> float:
 def above(score: float) -> float:
     """Return the lowest threshold that accepts a score."""
     return float(Decimal(repr(float(score))).quantize(STEP, ROUND_FLOOR) + STEP)
-
-
-def meaning(policy: Policy, unit: str) -> str:
-    """Say in words what the policy chose."""
-    if policy.name == "zero-escape":
-        return f"the highest threshold at which no defective {unit} of these is accepted"
-    if policy.name == "max-false-reject":
-        most = percent(policy.limit)
-        return f"the lowest threshold that rejects at most {most} of these good {unit}s"
-    if policy.name == "cost":
-        escape, reject = policy.costs
-        return (
-            f"the least cost on these {unit}s, an escape counting {escape:g} and "
-            f"a false reject {reject:g}; of equals the lower threshold"
-        )
-    return (
-        f"the lowest threshold of which the good {unit}s show that it rejects "
-        f"at most {percent(policy.limit)} of all good {unit}s, 95 % sure"
-    )
-
-
-def escape_claim(escapes: Share, claim: float, unit: str) -> str:
-    """Say what the defective units support, and how many more would support `claim`."""
-    bound = upper_bound(escapes.count, escapes.total)
-    said = (
-        f"{counted(escapes.count, 'escape')} of {counted(escapes.total, f'defective {unit}')}: "
-        f"true escape rate at most {percent(bound)}, 95 % sure"
-    )
-    return f"{said}; {_more(escapes, bound, claim, f'defective {unit}', 'escape')}"
-
-
-def reject_claim(false_rejects: Share, claim: float, unit: str) -> str:
-    """Say the same of good units: a bound on the share of them that is rejected."""
-    bound = upper_bound(false_rejects.count, false_rejects.total)
-    said = (
-        f"{counted(false_rejects.count, 'false reject')} of "
-        f"{counted(false_rejects.total, f'good {unit}')}: "
-        f"true false-reject rate at most {percent(bound)}, 95 % sure"
-    )
-    return f"{said}; {_more(false_rejects, bound, claim, f'good {unit}', 'false reject')}"
-
-
-def units_missing(found: Share, claim: float) -> int | None:
-    """Return how many more units, none of them counted, would support `claim`; None: too many."""
-    needed = units_needed(found.count, claim)
-    return None if needed is None else max(0, needed - found.total)
-
-
-def percent(value: float) -> str:
-    """Write a share for people."""
-    return f"{100 * value:.3g} %"
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a number of things."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _more(found: Share, bound: float, claim: float, unit: str, event: str) -> str:
-    if bound <= claim:
-        return f"that supports {percent(claim)}"
-    missing = units_missing(found, claim)
-    if missing is None:
-        return f"no number of {unit}s would support {percent(claim)}"
-    without = f"without an {event}" if event == "escape" else f"without a {event}"
-    return (
-        f"{found.total + missing} would support {percent(claim)}: {missing} more {unit}s {without}"
-    )
 
 
 def _best(

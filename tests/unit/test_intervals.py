@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from station.intervals import clopper_pearson, share, units_needed, upper_bound
+from station.intervals import Share, clopper_pearson, share, units_needed, upper_bound
 
 
 def at_most(count: int, total: int, rate: float) -> float:
@@ -29,13 +29,15 @@ def test_bounds_are_where_the_count_becomes_improbable(counted: tuple[int, int])
 
 
 def test_none_and_all_have_one_sided_bounds() -> None:
-    assert share(0, 30)[2:] == (0.0, pytest.approx(1 - 0.05 ** (1 / 30)))
-    assert share(30, 30)[2:] == (pytest.approx(0.05 ** (1 / 30)), 1.0)
-    assert share(3, 30)[2:] == clopper_pearson(3, 30)
+    none, everything, some = share(0, 30), share(30, 30), share(3, 30)
+    assert (none.low, none.high) == (0.0, upper_bound(0, 30))
+    assert upper_bound(0, 30) == pytest.approx(1 - 0.05 ** (1 / 30))
+    assert (everything.low, everything.high) == (1 - none.high, 1.0)
+    assert (some.low, some.high) == clopper_pearson(3, 30)
 
 
 def test_of_nothing_nothing_is_known() -> None:
-    assert share(0, 0) == (0, 0, 0.0, 1.0)
+    assert share(0, 0) == Share(0, 0, 0.0, 1.0)
     assert share(0, 0).value is None
 
 

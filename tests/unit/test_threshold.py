@@ -18,12 +18,8 @@ from station.learn.threshold import (
     above,
     at_most,
     choose,
-    escape_claim,
-    meaning,
     parse_policy,
     read,
-    reject_claim,
-    units_missing,
 )
 
 # Close together, so that there are ties and scores that share their first four decimals.
@@ -160,7 +156,6 @@ def test_one_good_unit_gives_a_threshold_that_promises_next_to_nothing() -> None
     assert found.threshold == 0.1001
     assert found.false_rejects is not None
     assert found.false_rejects.high == pytest.approx(0.95)
-    assert units_missing(found.false_rejects, 0.01) == 298
 
 
 @pytest.mark.parametrize("policy", ["zero-escape", "cost 50:1"])
@@ -195,7 +190,6 @@ def test_without_a_finite_score_there_is_no_threshold() -> None:
 def test_a_policy_is_read_as_it_is_written(text: str, policy: Policy) -> None:
     assert parse_policy(text) == policy
     assert parse_policy(str(policy)) == policy
-    assert meaning(policy, "sheet").count("sheet") > 0
 
 
 @pytest.mark.parametrize(
@@ -209,23 +203,3 @@ def test_a_policy_is_read_as_it_is_written(text: str, policy: Policy) -> None:
 def test_a_malformed_policy_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="policy"):
         parse_policy(text)
-
-
-def test_the_claim_says_what_the_defects_support_and_how_many_more_it_takes() -> None:
-    assert escape_claim(share(0, 30), 0.01, "sheet") == (
-        "0 escapes of 30 defective sheets: true escape rate at most 9.5 %, 95 % sure; "
-        "299 would support 1 %: 269 more defective sheets without an escape"
-    )
-    assert escape_claim(share(0, 299), 0.01, "sheet").endswith("that supports 1 %")
-    assert "0 escapes of 1 defective image: true escape rate at most 95 %" in escape_claim(
-        share(0, 1), 0.01, "image"
-    )
-    assert "no number of defective sheets" in escape_claim(share(0, 3), 1e-10, "sheet")
-    assert "1 false reject of 40 good sheets" in reject_claim(share(1, 40), 0.05, "sheet")
-
-
-def test_escapes_already_seen_raise_the_number_that_is_needed() -> None:
-    assert units_missing(share(0, 30), 0.01) == 269
-    more = units_missing(share(2, 30), 0.01)
-    assert more is not None
-    assert upper_bound(2, 30 + more) <= 0.01 < upper_bound(2, 29 + more)
