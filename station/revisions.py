@@ -158,15 +158,14 @@ def _write_new(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(draft, content)
-        path.hardlink_to(draft)  # unlike a rename, this never replaces
+        try:
+            path.hardlink_to(draft)  # unlike a rename, this never replaces
+        finally:
+            draft.unlink()
     except FileExistsError as error:
-        raise ConfigError(
-            f"{path}: another change was written just now; look at it first"
-        ) from error
+        raise ConfigError(f"{path}: another change was written just now; read it first") from error
     except OSError as error:
         raise DatasetError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _next_number(workspace: Path, name: str) -> int:

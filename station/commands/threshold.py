@@ -91,6 +91,11 @@ def _from_test(
             f"the {len(scored.units)} images come from {scored.groups} parts by their names, and "
             "each counts as one: the intervals are narrower than the parts support"
         )
+    if scored.defective:
+        unit = min((u for u in scored.units if u.defective), key=lambda u: u.score)
+        notes.append(
+            f"the lowest score of a defective {scored.kind}: {unit.score:.6g}, {unit.name}"
+        )
     basis = Basis(
         model=model,
         model_sha256=scored.model_sha256,
@@ -152,7 +157,7 @@ def _print(contract: Contract, scores: _Scores) -> None:
     print(f"model        {basis.model}")
     print(
         f"chosen on    {basis.data}, {basis.split}: {counted(basis.good, f'good {unit}')}, "
-        f"{basis.defective} defective; {counted(basis.files, 'file')}, digest {basis.digest}"
+        f"{basis.defective} defective; {counted(basis.files, 'file')}, digest {basis.digest[:12]}"
     )
     print(f"policy       {basis.policy}: {meaning(contract.policy, unit)}")
     print(f"threshold    {contract.chosen.threshold}")

@@ -54,7 +54,7 @@ def score_units(
     """Score every example with the model and the recipe's rule; `told` hears of every file."""
     sheets = all(sheet_of(example.file) is not None for example in examples)
     if sheets:
-        _check_complete(examples, recipe.shots_per_sheet)
+        check_complete(examples, recipe.shots_per_sheet)
     scores, hashes = [], []
     with open_model(workspace, model_name) as model:
         for example in examples:
@@ -100,7 +100,8 @@ def group_sheets(
     ]
 
 
-def _check_complete(examples: Sequence[Example], shots: int) -> None:
+def check_complete(examples: Sequence[Example], shots: int) -> None:
+    """Refuse a sheet that has not the number of pictures that the recipe takes."""
     pictures: dict[str, list[Path]] = {}
     for example in examples:
         pictures.setdefault(str(sheet_of(example.file)), []).append(example.file)
