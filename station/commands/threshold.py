@@ -78,9 +78,13 @@ def _from_test(
     model = str(recipe.recipe.model)
     examples = read_test(folder)
     if split == SELECT:
-        examples = halves(examples)[SELECT]
-        if not examples:
-            raise ConfigError(f"{folder / 'test'}: too few images to halve; --split all takes them")
+        whole, examples = examples, halves(examples)[SELECT]
+        lost = {e.defective for e in whole} - {e.defective for e in examples}
+        if lost and policy.name != "good-only":
+            missing = "defective" if True in lost else "good"
+            raise ConfigError(
+                f"{folder / 'test'}: too few {missing} ones to halve; --split all takes them"
+            )
     notes = [_compare_with_training(folder, examples)]
     with show.progress(len(examples), "images") as told:
         scored = score_units(workspace, model, recipe.recipe, examples, told)

@@ -176,6 +176,17 @@ def training_image_in_test(workspace: Path) -> None:
         shutil.copy(file, train / f"t-{file.name}")
 
 
+def colour_picture(workspace: Path) -> None:
+    for file in (workspace / "data" / "glassfiber" / "test" / "nut").glob("*_right-back_3.png"):
+        cv2.imwrite(str(file), np.full((32, 32, 3), 90, np.uint8))
+
+
+def one_defect(workspace: Path) -> None:
+    for file in (workspace / "data" / "glassfiber" / "test" / "nut").glob("*.png"):
+        if not file.name.startswith("s-1-20_"):
+            file.unlink()
+
+
 def only_defects(workspace: Path) -> None:
     shutil.rmtree(workspace / "data" / "glassfiber" / "test" / "good")
 
@@ -192,6 +203,8 @@ def one_picture_missing(workspace: Path) -> None:
         (without_test, 5, "no folder test"),
         (unreadable, 5, "cut short"),
         (training_image_in_test, 5, "is the same file as"),
+        (colour_picture, 4, "right-back_3.png: model toy/1: trained on grey images"),
+        (one_defect, 2, "too few defective ones to halve; --split all"),
         (only_defects, 2, "no good unit"),
         (one_picture_missing, 5, "has 11 pictures, the recipe takes 12"),
     ],
