@@ -225,6 +225,8 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     _json(evaluate)
 
+    _threshold(commands, common)
+
     report = _add(
         commands,
         common,
@@ -242,6 +244,38 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     report.add_argument("--out", type=Path, metavar="FILE", help="default: run/<run>.html")
     _json(report)
+
+
+def _threshold(commands: Commands, common: argparse.ArgumentParser) -> None:
+    threshold = _add(
+        commands, common, "threshold", "choose a recipe's threshold and say what it is worth",
+        "station threshold --recipe glassfiber --policy zero-escape",
+    )  # fmt: skip
+    _recipe(threshold)
+    threshold.add_argument(
+        "--policy",
+        nargs="+",
+        required=True,
+        metavar="P",
+        help="zero-escape, max-false-reject 0.05, cost 50:1 or good-only 0.01",
+    )
+    source = threshold.add_mutually_exclusive_group()
+    source.add_argument(
+        "--dataset", type=Path, metavar="DIR", help="a tree with test/ (default: data/<recipe>)"
+    )
+    source.add_argument(
+        "--from-card", action="store_true", help="use the model's held-out good units instead"
+    )
+    threshold.add_argument(
+        "--split", choices=("select", "all"), default="select", help="which half of test/ to use"
+    )
+    threshold.add_argument(
+        "--claim", type=_share, default=0.01, metavar="P", help="escape rate to be supported"
+    )
+    threshold.add_argument("--write", action="store_true", help="make it a revision of the recipe")
+    threshold.add_argument("--who", metavar="NAME", help="who answers for it (with --write)")
+    threshold.add_argument("--why", metavar="TEXT", help="why it is changed (with --write)")
+    _json(threshold)
 
 
 def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ _COMMANDS = {
     "train": "learn",
     "score": "learn",
     "evaluate": "evaluate",
+    "threshold": "threshold",
     "report": "learn",
     "sim": "simulate",
     "fault": "simulate",

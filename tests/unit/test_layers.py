@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "session": FILES | {"dataset"},
     "label": FILES | {"dataset"},
     "workspace": FILES | {"dataset"},
+    "revisions": FILES | {"dataset"},
     "teach": FILES | {"dataset", "devices"},
     "collect": FILES | {"dataset", "devices"},
     "motion": FILES | {"devices"},
