@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal, NamedTuple
 from urllib.request import urlopen
 
@@ -137,8 +138,7 @@ def read_weights(backbone: str, weights: Weights) -> dict[str, Tensor]:
             io.BytesIO(content), map_location="cpu", weights_only=True
         )
         finite = all(bool(torch.isfinite(value).all()) for value in values.values())
-    except Exception as error:
-        # The reader of pickles raises whatever broken bytes lead it to.
+    except (RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
         raise ModelError(f"{path}: no file of weights") from error
     if not finite:
         raise ModelError(f"{path}: some weights are not finite numbers")
