@@ -27,6 +27,7 @@ _COMMANDS = {
     "score": "learn",
     "evaluate": "evaluate",
     "threshold": "threshold",
+    "weights": "weights",
     "report": "learn",
     "sim": "simulate",
     "fault": "simulate",
