@@ -100,9 +100,11 @@ def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
     score = "    -" if manifest.score is None else f"{manifest.score:5.3f}"
     verdict = str(manifest.verdict).upper()
     seconds = manifest.timing.total_ms / 1e3 if manifest.timing else 0.0
+    # Accept needs no reason, and a reject's score stands beside its threshold.
+    why = "  " + "; ".join(manifest.reasons) if verdict == "NONE" else ""
     print(
         f"{manifest.sheet}  {verdict:6}  score {score}"
-        f"  threshold {manifest.threshold:g}  {seconds:.1f} s",
+        f"  threshold {manifest.threshold:g}  {seconds:.1f} s{why}",
         flush=True,
     )
 

@@ -171,18 +171,27 @@ def _ask(cell: LoadedCell) -> Callable[[threading.Event], None] | None:
 
 @contextlib.contextmanager
 def _stopping(what: str) -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a request to stop after `what`; the second stops now."""
+    """Turn the first Ctrl-C into a request to stop after `what`; the second stops now.
+
+    Once it stops now, further signals change nothing: the sheet's record is being written.
+    """
     stop = threading.Event()
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         if stop.is_set():
+            ignore_further()
             raise KeyboardInterrupt
         stop.set()
         show.say(f"finishing {what}, then stopping; Ctrl-C again stops now")
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:
+        ignore_further()
         show.say("station: terminated; a sheet under way has no verdict")
         raise SystemExit(128 + signal.SIGTERM)
+
+    def ignore_further() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
     before = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, terminate)
     try:

@@ -461,6 +461,57 @@ def test_a_stop_in_a_sheet_leaves_it_without_a_verdict(inspection: Inspection) -
     assert [event for event in station.moves() if event["t"] > tripped + 0.1] == []
 
 
+@pytest.mark.parametrize(
+    ("signals", "code", "reason"),
+    [
+        ([signal.SIGTERM], 143, "the station was told to end"),
+        ([signal.SIGINT, signal.SIGINT], 130, "stopped by Ctrl-C"),
+    ],
+)
+@pytest.mark.parametrize("form", ["--json", ""])
+def test_a_sheet_that_is_broken_off_is_told_and_recorded_as_none(
+    inspection: Inspection, signals: list[signal.Signals], code: int, reason: str, form: str
+) -> None:
+    inspection.judge_by("toy/1", 0.9)
+    station = inspection.station
+    process = station.start(f"inspect --recipe two --sheets 2 {form}")
+    wait_until(lambda: pictures(station))
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.05)
+    ended = Ended.of(process)
+    assert ended.code == code, ended.err
+    assert "Traceback" not in ended.err
+    ((_, manifest),) = inspection.records()
+    assert (manifest.verdict, manifest.score, manifest.complete) == ("none", None, False)
+    assert manifest.reasons == (reason,)
+    (line,) = ended.lines
+    if form:
+        row = json.loads(line)
+        assert (row["sheet"], row["verdict"], row["score"]) == (manifest.sheet, "none", None)
+        assert row["reasons"] == [reason]
+        assert len(row["captures"]) == len(manifest.captures)
+    else:
+        assert line.split()[:2] == [manifest.sheet, "NONE"]
+        assert reason in line
+    assert inspection.rises(ACCEPT) == inspection.rises(REJECT) == []
+    assert not station.sim.send("state")["moving"]
+
+
+def test_a_stop_on_the_way_back_leaves_the_verdict_and_tells_it(inspection: Inspection) -> None:
+    inspection.judge_by("toy/1", 0.9)
+    station = inspection.station
+    process = station.start("inspect --recipe two --sheets 2 --json")
+    wait_until(lambda: inspection.rises(ACCEPT))
+    station.sim.send("protective_stop")
+    ended = Ended.of(process)
+    assert ended.code == 3, ended.err
+    assert "protective stop" in ended.complaint()
+    ((_, manifest),) = inspection.records()
+    assert manifest.verdict == "accept"
+    assert [(row["sheet"], row["verdict"]) for row in ended.rows()] == [(manifest.sheet, "accept")]
+
+
 def test_a_killed_inspection_leaves_a_record_without_a_verdict(inspection: Inspection) -> None:
     inspection.judge_by("toy/1", 0.9)
     station = inspection.station
