@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 
 from station import show
@@ -11,7 +12,7 @@ from station.commands.common import recipe_of, workspace_of
 from station.dataset import Dataset
 from station.errors import ConfigError
 from station.label import attach
-from station.recipe import load_recipe
+from station.recipe import MODEL_PATTERN, load_recipe
 from station.records import judge
 from station.run_report import make_report
 from station.workspace import active_recipe
@@ -44,9 +45,12 @@ def train(args: argparse.Namespace) -> int:
     if folder is None or args.recipe is not None:
         recipe = load_recipe(workspace, args.recipe or active_recipe(workspace))
         folder = folder or workspace / "data" / recipe.name
+    name = args.model or (recipe.name if recipe else folder.resolve().name)
+    if not re.fullmatch(MODEL_PATTERN, f"{name}/1"):
+        raise ConfigError(f"{folder}: {name!r} cannot be a model's name; choose one with --model")
     tiles = args.tiles or (2 if recipe and recipe.recipe.model_input == "tiles" else 1)
     options = TrainOptions(
-        name=args.model or (recipe.name if recipe else folder.resolve().name),
+        name=name,
         input_size=args.input_size,
         tiles=tiles,
         units=args.images,
@@ -74,8 +78,8 @@ def train(args: argparse.Namespace) -> int:
         }
     show.values(row, as_json=args.json)
     if not args.json:
-        name = recipe.name if recipe else "R"
-        show.say(f"to use it: set `model: {card.name}/{card.version}` in recipes/{name}.yaml")
+        file = f"recipes/{recipe.name if recipe else 'R'}.yaml"
+        show.say(f"to use it: set `model: {card.name}/{card.version}` in {file}")
     return 0
 
 

@@ -63,6 +63,16 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
         "sim --speed 0",
         "sim --size 10",
         "sim --defect-rate 1.1",
+        "sim --size ²x²",
+        "sim --size 99999x99999",
+        "sim --seed -1",
+        "train --input-size 100",
+        "train --model ../x",
+        "train --model glassfiber/1",
+        "train --images 0",
+        "train --seed -1",
+        "train --tiles 9",
+        "bench cycle --seed 1e3",
     ],
 )
 def test_a_wrong_command_line_ends_with_usage_and_code_2(
@@ -72,6 +82,42 @@ def test_a_wrong_command_line_ends_with_usage_and_code_2(
         main(line.split())
     assert ended.value.code == 2
     assert "usage: station" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "inspect --sheets x",
+            "argument --sheets: a whole number from 1 on is needed, not 'x'",
+        ),
+        ("sim --speed fast", "argument --speed: a number above zero is needed, not 'fast'"),
+        (
+            "train --input-size 100",
+            "argument --input-size: a multiple of 32 from 64 to 2048 is needed, not '100'",
+        ),
+        ("score --model a/1 --threshold nan f.png", "a finite number is needed, not 'nan'"),
+        ("capture --label Nut", "argument --label: lower-case letters, digits, - and _"),
+        ("sim --size 10", "argument --size: a size such as 1224x1024, of at most 16384 pixels"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_the_option_takes(
+    line: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(line.split())
+    *_, last = said(capsys)[1]
+    assert expected in last
+
+
+def test_a_folder_whose_name_cannot_be_a_models_ends_with_code_2(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = workspace / "My Data"
+    (folder / "train" / "good").mkdir(parents=True)
+    assert main(["train", "--dataset", str(folder), "--workspace", str(workspace)]) == 2
+    (line,) = said(capsys)[1]
+    assert "'My Data' cannot be a model's name; choose one with --model" in line
 
 
 def test_the_simulators_command_keeps_its_own_options() -> None:
