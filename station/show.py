@@ -74,7 +74,7 @@ def captured(manifest: Manifest, workspace: Path, dataset: Dataset, *, as_json: 
         row = {"sheet": manifest.sheet, "label": manifest.label, "split": manifest.split}
         print(json.dumps({**row, "complete": manifest.complete, "captures": files}), flush=True)
     else:
-        state = "" if manifest.complete else "  incomplete: " + "; ".join(manifest.reasons)
+        state = "" if manifest.complete else "  incomplete"  # standard error says why
         print(
             f"{manifest.sheet}  {len(files)} pictures  {manifest.split}/{manifest.label}{state}",
             flush=True,
@@ -100,11 +100,9 @@ def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
     score = "    -" if manifest.score is None else f"{manifest.score:5.3f}"
     verdict = str(manifest.verdict).upper()
     seconds = manifest.timing.total_ms / 1e3 if manifest.timing else 0.0
-    # Accept needs no reason, and a reject's score stands beside its threshold.
-    why = "  " + "; ".join(manifest.reasons) if verdict == "NONE" else ""
     print(
         f"{manifest.sheet}  {verdict:6}  score {score}"
-        f"  threshold {manifest.threshold:g}  {seconds:.1f} s{why}",
+        f"  threshold {manifest.threshold:g}  {seconds:.1f} s",
         flush=True,
     )
 

@@ -21,14 +21,13 @@ from station.workspace import active_recipe
 def label(args: argparse.Namespace) -> int:
     """Attach labels and masks to captures."""
     workspace = workspace_of(args)
-    counts = attach(Dataset(workspace, recipe_of(args, workspace).name), args.source)
+    attached = attach(Dataset(workspace, recipe_of(args, workspace).name), args.source)
     if args.json:
-        print(json.dumps(counts))
-    else:
-        print(
-            ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-            or "nothing matched"
-        )
+        print(json.dumps(attached._asdict()))
+        return 0
+    print(", ".join(f"{count} {name}" for name, count in attached.labels.items()))
+    if attached.unmatched:
+        print(f"{attached.unmatched} pictures without a label or mask in {args.source}")
     return 0
 
 

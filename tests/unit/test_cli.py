@@ -221,10 +221,11 @@ def test_labels_that_match_nothing_say_so(
 ) -> None:
     (workspace / "truth").mkdir()
     line = ["label", "--recipe", "glassfiber", "--from", str(workspace / "truth")]
-    assert main([*line, "--workspace", str(workspace)]) == 0
-    assert said(capsys)[0] == ["nothing matched"]
-    assert main([*line, "--json", "--workspace", str(workspace)]) == 0
-    assert said(capsys)[0] == ["{}"]
+    assert main([*line, "--workspace", str(workspace)]) == 5
+    out, err = said(capsys)
+    assert out == []
+    (problem,) = err
+    assert "truth: belongs to none of the 0 pictures captured in" in problem
 
 
 def test_labels_from_a_folder_that_is_not_there_end_with_code_5(
