@@ -22,7 +22,7 @@ def cell_of(args: argparse.Namespace, workspace: Path) -> LoadedCell:
     """Load the cell file: --cell, else $STATION_CELL, else calibration/cell.yaml."""
     named = args.cell or os.environ.get("STATION_CELL")
     cell = load_cell(Path(named) if named else workspace / "calibration" / "cell.yaml")
-    check_drivers(cell)
+    check_drivers(cell, workspace)
     return cell
 
 
