@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-LARGEST_SIDE_PX = 16384
+LARGEST_SIDE_PX = 8192
 
 Number = TypeVar("Number", int, float)
 
@@ -70,6 +71,15 @@ def _cell_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _address(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address",
+        type=_loopback,
+        default="127.0.0.50",
+        help="loopback address of the simulated controller",
+    )
+
+
 def _workspace(commands: Commands, common: argparse.ArgumentParser) -> None:
     init = _add(commands, common, "init", "make a workspace", "station init mystation")
     init.add_argument("dir", type=Path)
@@ -103,7 +113,7 @@ def _cell(commands: Commands, common: argparse.ArgumentParser) -> None:
         "station where --append glassfiber --name left-front",
     )  # fmt: skip
     where.add_argument("--append", metavar="R", help="add it to recipe R as a setup")
-    where.add_argument("--name", help="name of the setup")
+    where.add_argument("--name", type=_setup_name, help="name of the setup")
     _cell_file(where)
     _json(where)
 
@@ -233,7 +243,7 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
         commands, common, "sim", "simulate robot, camera and sheets, and run COMMAND against them",
         "station sim --speed 4 -- station inspect --recipe glassfiber --sheets 5",
     )  # fmt: skip
-    sim.add_argument("--address", default="127.0.0.50", help="loopback address of the controller")
+    _address(sim)
     sim.add_argument(
         "--speed", type=_positive, default=1.0, metavar="X", help="factor on the arm's motion"
     )
@@ -274,7 +284,7 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
         commands, common, "fault", "disturb a running simulator: protective_stop, slider 0.1",
         "station fault protective_stop",
     )  # fmt: skip
-    fault.add_argument("--address", default="127.0.0.50")
+    _address(fault)
     fault.add_argument("fault")
     fault.add_argument("values", nargs="*")
 
@@ -330,9 +340,24 @@ def _size(text: str) -> tuple[int, int]:
     return size
 
 
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", text):
-        raise argparse.ArgumentTypeError(
-            f"lower-case letters, digits, - and _ (at most 40) are needed, not {text!r}"
-        )
+def _word(pattern: str, wanted: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"{wanted} (at most 40) are needed, not {text!r}")
+        return text
+
+    return check
+
+
+_name = _word(r"[a-z0-9][a-z0-9_-]{0,39}", "lower-case letters, digits, - and _")
+_setup_name = _word(r"[a-z0-9][a-z0-9-]{0,39}", "lower-case letters, digits and -")
+
+
+def _loopback(text: str) -> str:
+    try:
+        known = ipaddress.IPv4Address(text).is_loopback
+    except ValueError:
+        known = False
+    if not known:
+        raise argparse.ArgumentTypeError(f"an address such as 127.0.0.50 is needed, not {text!r}")
     return text

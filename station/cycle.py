@@ -241,7 +241,7 @@ def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | 
     folder = run.dataset.begin("capture", sheet)
     collection = run.collector.sheet(sheet, folder)
     reasons: tuple[str, ...] = ()
-    failed: StationError | None = None
+    failed: BaseException | None = None
     try:
         begin_sheet(run)
         for previous, shot in pairwise([run.shots[0], *run.shots]):
@@ -250,7 +250,7 @@ def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | 
                 break
             collection.add(shot, *take_shot(shot, previous, run, spent))
             yield Progress(sheet, shot)
-    except StationError as error:
+    except (StationError, KeyboardInterrupt, SystemExit) as error:
         failed = error
         reasons = (_reason(error),)
     except BaseException as error:

@@ -181,7 +181,8 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise DatasetError(f"{path}: {key}: {first['msg']}") from error
+        told = f"{key}: {first['msg']}" if key else first["msg"]
+        raise DatasetError(f"{path}: {told}") from error
 
 
 def write_durably(path: Path, content: bytes) -> FileEntry:

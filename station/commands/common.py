@@ -28,7 +28,8 @@ def cell_of(args: argparse.Namespace, workspace: Path) -> LoadedCell:
 
 def recipe_of(args: argparse.Namespace, workspace: Path) -> LoadedRecipe:
     """Load the recipe of --recipe, else the active one."""
-    return load_recipe(workspace, args.recipe or active_recipe(workspace))
+    name = active_recipe(workspace) if args.recipe is None else args.recipe
+    return load_recipe(workspace, name)
 
 
 def judged_by(recipe: LoadedRecipe) -> tuple[str, float]:
