@@ -81,7 +81,7 @@ def read_examples(folder: Path, split: Split) -> Examples:
     examples = read_test(folder)
     check_masks(folder, examples)
     if split != "all":
-        from station.learn.splits import halves  # type: ignore[import-untyped]
+        from station.learn.splits import halves
 
         examples = halves(examples)[split]
         if not examples:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
+from station.dataset import sync_folder, write_durably
 from station.learn.collapse import CollapsedHead
 from station.learn.simplenet import Folded
 from station.model import CARD, SUMS, WEIGHTS, ModelCard, list_models
@@ -225,20 +225,21 @@ def write_model(
 ) -> ModelCard:
     """Put a model under the next free number, whole or not at all; return its final card."""
     home = workspace / "models" / card.name
+    made = not home.exists()
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".new-", dir=home))
     try:
-        _write(folder / WEIGHTS, weights)
-        _write(folder / SUMS, sums.encode())
+        write_durably(folder / WEIGHTS, weights)
+        write_durably(folder / SUMS, sums.encode())
         for entry, image in zip(card.golden, golden, strict=True):
             pixels = image if image.ndim == 2 else image[..., ::-1]
-            _write(folder / entry.file, cv2.imencode(".png", pixels)[1].tobytes())
+            write_durably(folder / entry.file, cv2.imencode(".png", pixels)[1].tobytes())
         while True:
             taken = [m for m in list_models(workspace) if m.startswith(f"{card.name}/")]
             version = max((int(m.partition("/")[2]) for m in taken), default=0) + 1
             card = card.model_copy(update={"version": version})
-            _write(folder / CARD, card_text(card).encode())
-            _sync(folder)
+            write_durably(folder / CARD, card_text(card).encode())
+            sync_folder(folder)
             try:
                 # Renaming onto a folder with content fails, so two trainings cannot collide.
                 folder.rename(home / str(version))
@@ -247,10 +248,13 @@ def write_model(
                     continue
                 raise
             (home / str(version)).chmod(0o755)
-            _sync(home)
+            sync_folder(home)
             return card
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # it stays where a model lies in it
+                home.rmdir()
 
 
 def card_text(card: ModelCard) -> str:
@@ -268,18 +272,3 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

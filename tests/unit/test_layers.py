@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }
 ONLY_IN = {
-    "pypylon": {"station/devices/basler.py"},
+    "pypylon": {"station/devices/basler.py", "station/devices/basler_exposure.py"},
     "rtde_control": {"station/devices/ur_child.py"},
     "rtde_receive": {"station/devices/ur_child.py"},
     "rtde_io": {"station/devices/ur_child.py"},
