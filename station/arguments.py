@@ -193,6 +193,18 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     limit.add_argument("--threshold", type=_finite, metavar="T")
     _json(score)
 
+    export = _add(
+        commands, common, "export", "write a model again, to run under another runtime or precision",
+        "station export --model glassfiber/1 --precision bf16 --runtime openvino",
+    )  # fmt: skip
+    export.add_argument("--model", required=True, metavar="NAME/N", help="an fp32 model")
+    export.add_argument("--runtime", choices=("torchscript", "openvino"), default="torchscript")
+    export.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
+    export.add_argument(
+        "--recipe", metavar="R", help="no golden image may change its verdict at R's threshold"
+    )
+    _json(export)
+
     report = _add(
         commands,
         common,
@@ -265,12 +277,15 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     bench = _add(commands, common, "bench", "measure", "station bench cycle --json")
-    bench.add_argument("what", choices=("cycle", "scene", "model"))
+    bench.add_argument("what", choices=("cycle", "scene", "model", "simplenet"))
     _recipe(bench)
     bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")
     bench.add_argument("--sheets", type=_count, metavar="N")
     bench.add_argument("--seed", type=int, default=1)
     bench.add_argument("--size", type=_size, metavar="WxH")
+    bench.add_argument(
+        "--rounds", type=_count, default=20, metavar="N", help="of simplenet; all in turn in each"
+    )
     _json(bench)
 
 

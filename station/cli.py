@@ -26,6 +26,7 @@ _COMMANDS = {
     "train": "learn",
     "score": "learn",
     "report": "learn",
+    "export": "runtime",
     "sim": "simulate",
     "fault": "simulate",
     "bench": "simulate",

@@ -42,6 +42,11 @@ def bench(args: argparse.Namespace) -> int:
 
         show.values(exam(args.sheets or 100, args.seed).as_dict(), as_json=args.json)
         return 0
+    if args.what == "simplenet":
+        from station.learn.bench_simplenet import bench_simplenet
+
+        show.values(bench_simplenet(args.rounds), as_json=args.json)
+        return 0
     recipe = recipe_of(args, workspace)
     model, threshold = judged_by(recipe)
     if args.what == "model":

@@ -23,6 +23,7 @@ from station.learn.backbones import Backbone
 from station.learn.simplenet import FoldedHead, Head
 from station.model import CARD, WEIGHTS, ModelCard, list_models
 from station.records import Image
+from station.torchscript import PARTS
 
 MULTIPLE = 32  # the coarsest stride is 16, and tiles overlap by an eighth of their side
 
@@ -90,9 +91,13 @@ class Detector(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return score, the maximum of the map, and map."""
-        raw = self.network(self.prepare(frames))
-        height, width = self.content(frames.shape[2], frames.shape[3])
-        stitched = self.stitch(raw, frames.shape[0])[:, :, : height // 4, : width // 4]
+        return self.finish(self.network(self.prepare(frames)), frames.shape[2], frames.shape[3])
+
+    def finish(self, raw: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Turn the network's answer for frames of this size into score and map."""
+        rows, columns = self.content(height, width)
+        frames = raw.shape[0] // (self.tiles * self.tiles)
+        stitched = self.stitch(raw, frames)[:, :, : rows // 4, : columns // 4]
         # Dividing by the smoothed ones keeps the border at full weight.
         weights = F.conv2d(torch.ones_like(stitched[:1]), self.kernel, padding=self.reach)
         smooth = F.conv2d(stitched, self.kernel, padding=self.reach) / weights
@@ -157,29 +162,36 @@ def gaussian(sigma: float) -> Tensor:
 
 
 def freeze(detector: Detector) -> torch.jit.ScriptModule:
-    """Turn a detector into a frozen graph that needs none of this code."""
+    """Turn a detector into a graph that needs none of this code.
+
+    Network, what comes before and what after stay apart: another runtime or precision replaces the
+    network alone.
+    """
     detector.eval()
     example = torch.zeros(1, 3, detector.height, detector.width)
     network = detector.network
-    with torch.inference_mode(False), torch.no_grad(), _torchscript_is_meant():
-        detector.network = torch.jit.trace(  # type: ignore[no-untyped-call]
-            network, example, check_trace=False
+    with torch.inference_mode(False), torch.no_grad(), torchscript_is_meant():
+        if not isinstance(network, torch.jit.ScriptModule):
+            detector.network = torch.jit.trace(  # type: ignore[no-untyped-call]
+                network, example, check_trace=False
+            )
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(
+            torch.jit.script(detector), preserved_attrs=list(PARTS)
         )
-        frozen: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(detector))
     detector.network = network
     return frozen
 
 
-def to_bytes(frozen: torch.jit.ScriptModule) -> bytes:
-    """Serialise a frozen graph."""
+def to_bytes(frozen: torch.jit.ScriptModule, extra: dict[str, bytes] | None = None) -> bytes:
+    """Serialise a frozen graph, with files beside it in the same archive."""
     buffer = io.BytesIO()
-    with _torchscript_is_meant():
-        torch.jit.save(frozen, buffer)
+    with torchscript_is_meant():
+        torch.jit.save(frozen, buffer, _extra_files=extra)
     return buffer.getvalue()
 
 
 @contextmanager
-def _torchscript_is_meant() -> Iterator[None]:
+def torchscript_is_meant() -> Iterator[None]:
     """Silence torch's advice to use another format; DESIGN.md says why this one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -28,7 +28,8 @@ ALLOWED: dict[str, set[str]] = {
     "dataset": FILES,
     "worker": {"errors"},
     "devices": FILES | {"worker"},
-    "torchscript": FILES,
+    "openvino_runtime": FILES,
+    "torchscript": FILES | {"openvino_runtime"},
     "model": FILES | {"worker"},
     "session": FILES | {"dataset"},
     "label": FILES | {"dataset"},
@@ -47,7 +48,8 @@ ALLOWED: dict[str, set[str]] = {
     "bench": FILES | {"dataset", "model", "collect", "cell", "cycle", "devices"},
     "arguments": set(),
     "run_report": FILES | {"dataset", "label", "model", "intervals", "report"},
-    "learn": FILES | {"dataset", "model", "torchscript", "learn", "worker", "intervals"},
+    "learn": FILES
+    | {"dataset", "model", "torchscript", "openvino_runtime", "learn", "worker", "intervals"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }
 ONLY_IN = {
@@ -59,6 +61,8 @@ ONLY_IN = {
     "torch": {"station/torchscript.py"},
     "torchvision": set[str](),
     "timm": set[str](),
+    "openvino": {"station/openvino_runtime.py"},
+    "nncf": {"station/learn/quantise.py"},
 }
 
 

@@ -1,0 +1,122 @@
+"""`station export`: a model under another runtime or precision, if its golden images allow it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from station.errors import ModelError
+from station.learn.export import write_model
+from station.model import (
+    GOLDEN_TOLERANCE,
+    WEIGHTS,
+    Golden,
+    ModelCard,
+    check_files,
+    load_card,
+    open_model,
+    read_golden,
+    start_model,
+)
+from station.records import Image, Precision, RuntimeName
+
+FP32_DIFFERENCE = 1e-4  # on one processor; fp32 differs by the order of additions alone
+
+
+class Certified(NamedTuple):
+    """The new model and how far its golden images score from the parent's."""
+
+    card: ModelCard
+    difference: float
+
+
+def export_model(
+    workspace: Path,
+    name: str,
+    runtime: RuntimeName,
+    precision: Precision,
+    threshold: float | None = None,
+) -> Certified:
+    """Write the same weights under the next number, to be run otherwise.
+
+    Refused unless the golden images score alike: in fp32 to 1e-4, in bf16 with the same verdicts at
+    the threshold; without one, at any threshold inside the gap between good and spoilt images.
+    """
+    parent = load_card(workspace, name)
+    if precision == "int8":
+        raise ModelError(
+            "int8 is another model: its backbone is quantised first, then the head is trained on "
+            "that backbone's features; see docs/runtimes.md"
+        )
+    if parent.precision != "fp32":
+        raise ModelError(f"{name} is {parent.precision}; only an fp32 model can be exported")
+    if (runtime, precision) == (parent.runtime, parent.precision):
+        raise ModelError(f"{name} already runs through {runtime} in {precision}")
+    check_files(workspace, parent)
+    folder = workspace / "models" / name
+    images = [read_golden(folder / golden.file) for golden in parent.golden]
+    with open_model(workspace, name) as model:
+        before = [model.predict(image).score for image in images]
+    wanted = parent.model_copy(
+        update={"runtime": runtime, "precision": precision, "parent": name}
+    )
+    after = _scores(workspace, folder, wanted, images)
+    golden = tuple(
+        entry.model_copy(update={"score": score})
+        for entry, score in zip(parent.golden, after, strict=True)
+    )
+    _compare(wanted, before, golden, threshold)
+    card = wanted.model_copy(update={"golden": golden, "created": datetime.now(UTC)})
+    written = write_model(workspace, card, (folder / WEIGHTS).read_bytes(), images)
+    return Certified(written, _difference(before, after))
+
+
+def _scores(
+    workspace: Path, folder: Path, wanted: ModelCard, images: Sequence[Image]
+) -> list[float]:
+    with start_model(workspace, folder, wanted) as model:
+        if wanted.precision == "bf16" and not model.bf16()[0]:
+            raise ModelError(
+                "this processor has no bf16 instructions (avx512_bf16, amx_bf16): emulated, bf16 "
+                "is slower than fp32"
+            )
+        return [model.predict(image).score for image in images]
+
+
+def _compare(
+    wanted: ModelCard, before: Sequence[float], golden: Sequence[Golden], threshold: float | None
+) -> None:
+    tolerance = FP32_DIFFERENCE if wanted.precision == "fp32" else GOLDEN_TOLERANCE["bf16"]
+    named = f"{wanted.runtime} {wanted.precision} of {wanted.parent}"
+    for entry, old in zip(golden, before, strict=True):
+        says = f"{named}: {entry.file} scores {entry.score:.5f}, before {old:.5f}"
+        if abs(entry.score - old) > tolerance:
+            raise ModelError(f"{says}; at most {tolerance:g} apart is allowed")
+        if threshold is not None and (entry.score < threshold) != (old < threshold):
+            raise ModelError(f"{says}: another verdict at threshold {threshold:g}")
+    if threshold is None and wanted.precision != "fp32":
+        _check_gap(named, before, golden, tolerance)
+
+
+def _check_gap(
+    named: str, before: Sequence[float], golden: Sequence[Golden], tolerance: float
+) -> None:
+    """Have a gap in which no threshold can give another verdict, whatever is within tolerance."""
+    good = [score for score, entry in zip(before, golden, strict=True) if entry.spoilt is False]
+    spoilt = [score for score, entry in zip(before, golden, strict=True) if entry.spoilt]
+    if not good or not spoilt:
+        raise ModelError(
+            f"{named}: the card does not say which golden images are good and which spoilt; "
+            "give --recipe, whose threshold tells"
+        )
+    if min(spoilt) - max(good) <= 2 * tolerance:
+        raise ModelError(
+            f"{named}: no gap between good golden images (up to {max(good):.3f}) and spoilt ones "
+            f"(from {min(spoilt):.3f}) that {tolerance:g} on both sides leaves open; give --recipe"
+        )
+
+
+def _difference(before: Sequence[float], after: Sequence[float]) -> float:
+    return max(abs(a - b) for a, b in zip(before, after, strict=True))
