@@ -194,7 +194,7 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     _json(score)
 
     export = _add(
-        commands, common, "export", "write a model again, to run under another runtime or precision",
+        commands, common, "export", "write a model again, to run in another way",
         "station export --model glassfiber/1 --precision bf16 --runtime openvino",
     )  # fmt: skip
     export.add_argument("--model", required=True, metavar="NAME/N", help="an fp32 model")

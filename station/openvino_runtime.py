@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -23,6 +24,11 @@ Compiled = Callable[[Array], list[Array]]
 # What int8 leaves over is computed in fp32: the same on processors with and without bf16.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _NETWORK = "network.xml"
+
+
+def installed() -> bool:
+    """Tell whether the extra is there."""
+    return all(importlib.util.find_spec(name) is not None for name in ("openvino", "nncf"))
 
 
 def load_openvino() -> Any:

@@ -12,7 +12,8 @@ import resource
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import NamedTuple
@@ -119,7 +120,8 @@ def torch_network(network: torch.jit.ScriptModule, *, bf16: bool = False) -> Net
     if bf16:
         network = network.to(torch.bfloat16)
     # Channels last takes half the time of torch's own order here.
-    frozen = torch.jit.freeze(network.to(memory_format=torch.channels_last).eval())
+    with _torchscript_is_meant():
+        frozen = torch.jit.freeze(network.to(memory_format=torch.channels_last).eval())
 
     def run(images: Tensor) -> Tensor:
         result: Tensor = frozen(images.bfloat16()).float() if bf16 else frozen(images)
@@ -187,15 +189,22 @@ def load_graph(
     if found != sha256:
         raise ModelError(f"{path}: sha256 is {found[:12]}…, its card says {sha256[:12]}…")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
+        with _torchscript_is_meant():
             graph: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
                 io.BytesIO(content), map_location="cpu", _extra_files=extra
             )
     except RuntimeError as error:
         raise ModelError(f"{path}: no TorchScript file") from error
     return graph.eval()
+
+
+@contextmanager
+def _torchscript_is_meant() -> Iterator[None]:
+    """Silence torch's advice to use another format."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _limit_memory() -> None:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from station.errors import ModelError
 from station.learn.export import write_model
 from station.model import (
-    GOLDEN_TOLERANCE,
     WEIGHTS,
     Golden,
     ModelCard,
@@ -23,6 +22,8 @@ from station.model import (
 from station.records import Image, Precision, RuntimeName
 
 FP32_DIFFERENCE = 1e-4  # on one processor; fp32 differs by the order of additions alone
+# Of the gap between good and spoilt golden images, at both ends: no threshold belongs there.
+GAP_MARGIN = 0.1
 
 
 class Certified(NamedTuple):
@@ -42,7 +43,7 @@ def export_model(
     """Write the same weights under the next number, to be run otherwise.
 
     Refused unless the golden images score alike: in fp32 to 1e-4, in bf16 with the same verdicts at
-    the threshold; without one, at any threshold inside the gap between good and spoilt images.
+    the threshold; without one, at any in the middle four fifths of the gap between good and spoilt.
     """
     parent = load_card(workspace, name)
     if precision == "int8":
@@ -59,9 +60,7 @@ def export_model(
     images = [read_golden(folder / golden.file) for golden in parent.golden]
     with open_model(workspace, name) as model:
         before = [model.predict(image).score for image in images]
-    wanted = parent.model_copy(
-        update={"runtime": runtime, "precision": precision, "parent": name}
-    )
+    wanted = parent.model_copy(update={"runtime": runtime, "precision": precision, "parent": name})
     after = _scores(workspace, folder, wanted, images)
     golden = tuple(
         entry.model_copy(update={"score": score})
@@ -88,22 +87,27 @@ def _scores(
 def _compare(
     wanted: ModelCard, before: Sequence[float], golden: Sequence[Golden], threshold: float | None
 ) -> None:
-    tolerance = FP32_DIFFERENCE if wanted.precision == "fp32" else GOLDEN_TOLERANCE["bf16"]
     named = f"{wanted.runtime} {wanted.precision} of {wanted.parent}"
+    if wanted.precision == "fp32":
+        thresholds = []
+    elif threshold is not None:
+        thresholds = [threshold]
+    else:
+        thresholds = _ends_of_gap(named, before, golden)
     for entry, old in zip(golden, before, strict=True):
         says = f"{named}: {entry.file} scores {entry.score:.5f}, before {old:.5f}"
-        if abs(entry.score - old) > tolerance:
-            raise ModelError(f"{says}; at most {tolerance:g} apart is allowed")
-        if threshold is not None and (entry.score < threshold) != (old < threshold):
-            raise ModelError(f"{says}: another verdict at threshold {threshold:g}")
-    if threshold is None and wanted.precision != "fp32":
-        _check_gap(named, before, golden, tolerance)
+        if wanted.precision == "fp32" and abs(entry.score - old) > FP32_DIFFERENCE:
+            raise ModelError(f"{says}; at most {FP32_DIFFERENCE:g} apart is allowed")
+        for limit in thresholds:
+            if (entry.score < limit) != (old < limit):
+                raise ModelError(f"{says}: another verdict at threshold {limit:g}")
 
 
-def _check_gap(
-    named: str, before: Sequence[float], golden: Sequence[Golden], tolerance: float
-) -> None:
-    """Have a gap in which no threshold can give another verdict, whatever is within tolerance."""
+def _ends_of_gap(named: str, before: Sequence[float], golden: Sequence[Golden]) -> list[float]:
+    """Return the lowest and highest threshold that may be meant; what holds at both holds between.
+
+    Good images lie below both and spoilt ones above, so a flip between them is one at an end.
+    """
     good = [score for score, entry in zip(before, golden, strict=True) if entry.spoilt is False]
     spoilt = [score for score, entry in zip(before, golden, strict=True) if entry.spoilt]
     if not good or not spoilt:
@@ -111,11 +115,14 @@ def _check_gap(
             f"{named}: the card does not say which golden images are good and which spoilt; "
             "give --recipe, whose threshold tells"
         )
-    if min(spoilt) - max(good) <= 2 * tolerance:
+    low, high = max(good), min(spoilt)
+    if low >= high:
         raise ModelError(
-            f"{named}: no gap between good golden images (up to {max(good):.3f}) and spoilt ones "
-            f"(from {min(spoilt):.3f}) that {tolerance:g} on both sides leaves open; give --recipe"
+            f"{named}: good golden images score up to {low:.3f}, spoilt ones from {high:.3f}: no "
+            "threshold is between them; give --recipe, whose threshold tells"
         )
+    margin = GAP_MARGIN * (high - low)
+    return [low + margin, high - margin]
 
 
 def _difference(before: Sequence[float], after: Sequence[float]) -> float:

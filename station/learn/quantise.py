@@ -49,7 +49,9 @@ class QuantisedBackbone(nn.Module):
 class Int8Network(nn.Module):
     """Quantised backbone and head as one OpenVINO model; the head stays fp32."""
 
-    def __init__(self, backbone: QuantisedBackbone, head: nn.Module, threads: int = THREADS) -> None:
+    def __init__(
+        self, backbone: QuantisedBackbone, head: nn.Module, threads: int = THREADS
+    ) -> None:
         super().__init__()
         self.model = _join(backbone.model, head)
         self._run = openvino_network(self.model, Runtime("openvino", "int8"), threads)
@@ -96,8 +98,9 @@ def int8_file(detector: Detector) -> bytes:
     network = detector.network
     if not isinstance(network, Int8Network):
         raise TypeError("the detector's network is not int8")
-    detector.network = torch.jit.script(NotTorch())
     try:
+        with torchscript_is_meant():
+            detector.network = torch.jit.script(NotTorch())
         return to_bytes(freeze(detector), openvino_runtime.to_bytes(network.model))
     finally:
         detector.network = network
