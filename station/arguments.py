@@ -194,6 +194,12 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     train.add_argument("--preset", choices=["default", "paper"], default="default")
     train.add_argument("--backbone", metavar="B", help="default: the preset's; `station weights`")
+    train.add_argument(
+        "--precision",
+        choices=["fp32", "int8"],
+        default="fp32",
+        help="int8: quantise the backbone first; runs through OpenVINO",
+    )
     train.add_argument("--resume", action="store_true", help="go on with a stopped training")
     train.add_argument(
         "--input-size",
@@ -263,6 +269,18 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     fetch = actions.add_parser("fetch", help="download a file into the store")
     fetch.add_argument("name", metavar="NAME", help="of the backbone")
     _json(fetch)
+
+    export = _add(
+        commands, common, "export", "write a model again, to run in another way",
+        "station export --model glassfiber/1 --precision bf16 --runtime openvino",
+    )  # fmt: skip
+    export.add_argument("--model", required=True, metavar="NAME/N", help="an fp32 model")
+    export.add_argument("--runtime", choices=("torchscript", "openvino"), default="torchscript")
+    export.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
+    export.add_argument(
+        "--recipe", metavar="R", help="no golden image may change its verdict at R's threshold"
+    )
+    _json(export)
 
     report = _add(
         commands,
@@ -368,12 +386,15 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     bench = _add(commands, common, "bench", "measure", "station bench cycle --json")
-    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics"))
+    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics", "simplenet"))
     _recipe(bench)
     bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")
     bench.add_argument("--sheets", type=_count, metavar="N", help="of metrics: maps")
     bench.add_argument("--seed", type=_seed, default=1)
     bench.add_argument("--size", type=_size, metavar="WxH")
+    bench.add_argument(
+        "--rounds", type=_count, default=20, metavar="N", help="of simplenet; all in turn in each"
+    )
     _json(bench)
 
 

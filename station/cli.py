@@ -29,6 +29,7 @@ _COMMANDS = {
     "threshold": "threshold",
     "weights": "weights",
     "report": "learn",
+    "export": "runtime",
     "sim": "simulate",
     "fault": "simulate",
     "bench": "simulate",

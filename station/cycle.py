@@ -20,7 +20,15 @@ from station.dataset import MANIFEST, Dataset, describe, now
 from station.devices import RobotStatus
 from station.errors import DatasetError, IncompleteFrame, ModelError, StationError
 from station.recipe import LoadedRecipe, SetupScore, Shot, travel
-from station.records import Frame, Manifest, Timing, Verdict, judge
+from station.records import (
+    Frame,
+    Manifest,
+    Precision,
+    RuntimeName,
+    Timing,
+    Verdict,
+    judge,
+)
 
 DRY_RUN_SPEED_M_S = 0.05
 NEAR_M = 1e-3  # closer than this the arm already stands above the first setup
@@ -47,6 +55,8 @@ class Judging(NamedTuple):
     sha256: str
     threshold: float
     setup_score: SetupScore
+    runtime: RuntimeName
+    precision: Precision
 
 
 class Labels(NamedTuple):
@@ -340,6 +350,8 @@ def _judged_by(judging: Judging) -> dict[str, object]:
     return {
         "model": judging.model,
         "model_sha256": judging.sha256,
+        "runtime": judging.runtime,
+        "precision": judging.precision,
         "threshold": judging.threshold,
         "setup_score": judging.setup_score,
     }

@@ -58,6 +58,7 @@ def train(args: argparse.Namespace) -> int:
         seed=args.seed,
         setup_score=recipe.recipe.setup_score if recipe else "highest",
         resume=args.resume,
+        precision=args.precision,
     )
     images = from_mvtec(folder)
     with stopping("the step") as stop, show.learning() as progress:

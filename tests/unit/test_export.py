@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from station.errors import DatasetError
 from station.learn.backbones import random_backbone
-from station.learn.export import Detector, InputForm, Network, freeze, to_bytes
+from station.learn.collapse import CollapsedHead
+from station.learn.export import Detector, InputForm, freeze, to_bytes
 from station.learn.held_out import hold_out
 from station.learn.images import TrainingImages, from_mvtec, group_by_unit, read_image
 from station.learn.local import AveragePool
@@ -32,7 +33,11 @@ def folded(inputs: int, hidden: int = 16) -> Folded:
 def detector(form: InputForm = FORM, smoothing: float = 1.0) -> Detector:
     backbone = random_backbone()
     pools = [AveragePool(channels) for channels in backbone.channels]
-    return Detector(Network(backbone, pools, folded(sum(backbone.channels))), form, smoothing)
+    return Detector(
+        nn.Sequential(backbone, CollapsedHead(pools, *folded(sum(backbone.channels)))),
+        form,
+        smoothing,
+    )
 
 
 @pytest.fixture(scope="module")

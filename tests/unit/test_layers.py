@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "dataset": FILES,
     "worker": {"errors"},
     "devices": FILES | {"worker"},
-    "torchscript": FILES,
+    "openvino_runtime": FILES,
+    "torchscript": FILES | {"openvino_runtime"},
     "model": FILES | {"worker", "preset"},
     "session": FILES | {"dataset"},
     "label": FILES | {"dataset"},
@@ -52,7 +53,8 @@ ALLOWED: dict[str, set[str]] = {
     "run_report": FILES | {"dataset", "label", "model", "intervals", "report"},
     "heatmap": FILES,
     "learn": FILES
-    | {"dataset", "model", "torchscript", "learn", "worker", "intervals", "preset", "heatmap"},
+    | {"dataset", "model", "torchscript", "openvino_runtime", "learn", "worker", "intervals"}
+    | {"preset", "heatmap"},
     "evaluation_figures": FILES | {"page", "learn"},
     "evaluation_report": FILES | {"model", "heatmap", "page", "learn", "evaluation_figures"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
@@ -66,6 +68,8 @@ ONLY_IN = {
     "torch": {"station/torchscript.py"},
     "torchvision": set[str](),
     "timm": set[str](),
+    "openvino": {"station/openvino_runtime.py"},
+    "nncf": {"station/learn/quantise.py"},
 }
 
 
