@@ -114,8 +114,13 @@ def train(
     if not checkpoint.bank.exists():
         read = reader.read
         count, seed = preset.patches, options.seed
+        wanted = BankOptions(preset.patches, options.seed)
         fill_bank(
-            training.files, lambda f: patches_of(read(f)), count, seed, checkpoint.bank, cached
+            training.files,
+            lambda file: patches_of(reader.read(file)),
+            wanted,
+            checkpoint.bank,
+            cached,
         )
     bank = open_bank(checkpoint.bank)
     fit = Fit(bank, preset, options.seed)
