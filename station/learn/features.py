@@ -60,8 +60,8 @@ def fill_bank(
 ) -> None:
     """Write the patches of all files to `path`, an array (N, P, D) of half precision.
 
-    `told` gets the number of images done and the size of the whole in bytes, with 0 images before it
-    is written.
+    `told` gets the number of images done and the size of the whole in bytes; first with 0 images,
+    before anything is written.
     """
     generator = torch.Generator().manual_seed(options.seed)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -112,8 +112,6 @@ def train(
             raise TrainingStopped("stopped while reading the images; nothing was learned yet")
 
     if not checkpoint.bank.exists():
-        read = reader.read
-        count, seed = preset.patches, options.seed
         wanted = BankOptions(preset.patches, options.seed)
         fill_bank(
             training.files,
