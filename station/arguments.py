@@ -257,6 +257,19 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     _json(evaluate)
 
     _threshold(commands, common)
+
+    experiment = _add(
+        commands, common, "experiment", "train variants beside each other and compare them",
+        "station experiment images --dataset data/glassfiber --out few-or-many",
+    )  # fmt: skip
+    experiment.add_argument("what", choices=("images", "backbones", "grey", "ablation"))
+    experiment.add_argument("--dataset", type=Path, required=True, metavar="DIR")
+    experiment.add_argument("--out", type=Path, required=True, metavar="DIR", help="of everything")
+    experiment.add_argument("--preset", choices=("default", "paper"), default="default")
+    experiment.add_argument("--seeds", type=_count, default=3, metavar="N")
+    experiment.add_argument("--split", choices=("all", "select", "report"), default="select")
+    _json(experiment)
+
     weights = _add(
         commands, common, "weights", "bring pretrained weights; training never downloads any",
         "station weights list",

@@ -26,6 +26,7 @@ _COMMANDS = {
     "train": "learn",
     "score": "learn",
     "evaluate": "evaluate",
+    "experiment": "experiment",
     "threshold": "threshold",
     "weights": "weights",
     "report": "learn",

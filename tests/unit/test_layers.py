@@ -57,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"preset", "heatmap"},
     "evaluation_figures": FILES | {"page", "learn"},
     "evaluation_report": FILES | {"model", "heatmap", "page", "learn", "evaluation_figures"},
+    "experiment_report": {"page", "heatmap", "learn", "evaluation_figures", "evaluation_report"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }
 ONLY_IN = {
