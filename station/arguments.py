@@ -399,10 +399,12 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     bench = _add(commands, common, "bench", "measure", "station bench cycle --json")
-    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics", "simplenet"))
+    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics", "simplenet", "train"))
     _recipe(bench)
     bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")
-    bench.add_argument("--sheets", type=_count, metavar="N", help="of metrics: maps")
+    bench.add_argument(
+        "--sheets", type=_count, metavar="N", help="of metrics: maps; of train: images"
+    )
     bench.add_argument("--seed", type=_seed, default=1)
     bench.add_argument("--size", type=_size, metavar="WxH")
     bench.add_argument(

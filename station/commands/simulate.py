@@ -53,6 +53,11 @@ def bench(args: argparse.Namespace) -> int:
 
         show.values(bench_simplenet(args.rounds), as_json=args.json)
         return 0
+    if args.what == "train":
+        from station.learn.bench_train import bench_train
+
+        show.values(bench_train(args.sheets or 16, 90), as_json=args.json)
+        return 0
     recipe = recipe_of(args, workspace)
     model, threshold = judged_by(recipe)
     if args.what == "model":
