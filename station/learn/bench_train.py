@@ -16,7 +16,7 @@ from torch import Tensor
 from station.learn.backbones import cut, load_network, random_network
 from station.learn.features import BankOptions, Extractor, fill_bank, open_bank, pools_for
 from station.learn.images import from_mvtec
-from station.learn.reference import ReferenceHead
+from station.learn.reference import Reference, ReferenceHead
 from station.learn.simplenet import Fit
 from station.learn.train import THREADS, TrainOptions, train
 from station.learn.weights import find, known
@@ -63,17 +63,15 @@ def _epochs(folder: Path, count: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (count, 3, SIDE, SIDE), generator=generator).float()
     extractor = Extractor(backbone, pools_for(backbone, preset))
-    embed = ReferenceHead().embed
+    reference = Reference(network, ReferenceHead(), wasteful=True)
 
     def ours(frame: Tensor) -> Tensor:
         found: Tensor = extractor(frame[None])[0]
         return found
 
     def authors(frame: Tensor) -> Tensor:
-        # Their feature extractor runs the whole classifier for its two inner levels.
-        normal = (frame[None] - backbone.mean) / backbone.deviation
-        network(normal)
-        return embed(backbone(frame[None]))
+        levels = reference.levels((frame[None] - backbone.mean) / backbone.deviation)
+        return reference.head.embed(levels)
 
     paths = [folder / str(i) for i in range(count)]
     started = time.perf_counter()
