@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
+
+LARGEST_SIDE_PX = 8192
+
+Number = TypeVar("Number", int, float)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -63,6 +71,15 @@ def _cell_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _address(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address",
+        type=_loopback,
+        default="127.0.0.50",
+        help="loopback address of the simulated controller",
+    )
+
+
 def _workspace(commands: Commands, common: argparse.ArgumentParser) -> None:
     init = _add(commands, common, "init", "make a workspace", "station init mystation")
     init.add_argument("dir", type=Path)
@@ -96,7 +113,7 @@ def _cell(commands: Commands, common: argparse.ArgumentParser) -> None:
         "station where --append glassfiber --name left-front",
     )  # fmt: skip
     where.add_argument("--append", metavar="R", help="add it to recipe R as a setup")
-    where.add_argument("--name", help="name of the setup")
+    where.add_argument("--name", type=_setup_name, help="name of the setup")
     _cell_file(where)
     _json(where)
 
@@ -119,7 +136,7 @@ def _cell(commands: Commands, common: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _recipe(capture)
     capture.add_argument(
-        "--label", type=_label, default="good", help="good (default) or the defect's name"
+        "--label", type=_name, default="good", help="good (default) or the defect's name"
     )
     capture.add_argument(
         "--split", choices=("train", "test"), help="default: train for good, test for defects"
@@ -162,8 +179,13 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--recipe", metavar="R", help="captures of recipe R (default: the active one)"
     )
     train.add_argument("--dataset", type=Path, metavar="DIR", help="an MVTec tree with train/good")
-    train.add_argument("--model", metavar="NAME", help="default: the recipe's or folder's name")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument(
+        "--model",
+        type=_name,
+        metavar="NAME",
+        help="default: the recipe's or folder's name",
+    )
+    train.add_argument("--seed", type=_seed, default=0)
     train.add_argument(
         "--images",
         type=_count,
@@ -172,13 +194,22 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     train.add_argument("--preset", choices=["default", "paper"], default="default")
     train.add_argument("--backbone", metavar="B", help="default: the preset's; `station weights`")
+    train.add_argument(
+        "--precision",
+        choices=["fp32", "int8"],
+        default="fp32",
+        help="int8: quantise the backbone first; runs through OpenVINO",
+    )
     train.add_argument("--resume", action="store_true", help="go on with a stopped training")
     train.add_argument(
-        "--input-size", type=_count, metavar="PX", help="long side the model sees; default 256"
+        "--input-size",
+        type=_input_size,
+        metavar="PX",
+        help="long side the model sees, a multiple of 32; default 256",
     )
     train.add_argument(
         "--tiles",
-        type=_count,
+        type=_tiles,
         default=None,
         metavar="N",
         help="N x N tiles for model_input: tiles",
@@ -225,6 +256,45 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     _json(evaluate)
 
+    _threshold(commands, common)
+
+    experiment = _add(
+        commands, common, "experiment", "train variants beside each other and compare them",
+        "station experiment images --dataset data/glassfiber --out few-or-many",
+    )  # fmt: skip
+    experiment.add_argument("what", choices=("images", "backbones", "grey", "ablation"))
+    experiment.add_argument("--dataset", type=Path, required=True, metavar="DIR")
+    experiment.add_argument("--out", type=Path, required=True, metavar="DIR", help="of everything")
+    experiment.add_argument("--preset", choices=("default", "paper"), default="default")
+    experiment.add_argument("--seeds", type=_count, default=3, metavar="N")
+    experiment.add_argument("--split", choices=("all", "select", "report"), default="select")
+    _json(experiment)
+
+    weights = _add(
+        commands, common, "weights", "bring pretrained weights; training never downloads any",
+        "station weights list",
+    )  # fmt: skip
+    actions = weights.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _json(actions.add_parser("list", help="what is here, what is missing and where to get it"))
+    add = actions.add_parser("add", help="copy a file into the store")
+    add.add_argument("file", type=Path, metavar="FILE")
+    _json(add)
+    fetch = actions.add_parser("fetch", help="download a file into the store")
+    fetch.add_argument("name", metavar="NAME", help="of the backbone")
+    _json(fetch)
+
+    export = _add(
+        commands, common, "export", "write a model again, to run in another way",
+        "station export --model glassfiber/1 --precision bf16 --runtime openvino",
+    )  # fmt: skip
+    export.add_argument("--model", required=True, metavar="NAME/N", help="an fp32 model")
+    export.add_argument("--runtime", choices=("torchscript", "openvino"), default="torchscript")
+    export.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
+    export.add_argument(
+        "--recipe", metavar="R", help="no golden image may change its verdict at R's threshold"
+    )
+    _json(export)
+
     report = _add(
         commands,
         common,
@@ -244,16 +314,48 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     _json(report)
 
 
+def _threshold(commands: Commands, common: argparse.ArgumentParser) -> None:
+    threshold = _add(
+        commands, common, "threshold", "choose a recipe's threshold and say what it is worth",
+        "station threshold --recipe glassfiber --policy zero-escape",
+    )  # fmt: skip
+    _recipe(threshold)
+    threshold.add_argument(
+        "--policy",
+        nargs="+",
+        required=True,
+        metavar="P",
+        help="zero-escape, max-false-reject 0.05, cost 50:1 or good-only 0.01",
+    )
+    source = threshold.add_mutually_exclusive_group()
+    source.add_argument(
+        "--dataset", type=Path, metavar="DIR", help="a tree with test/ (default: data/<recipe>)"
+    )
+    source.add_argument(
+        "--from-card", action="store_true", help="use the model's held-out good units instead"
+    )
+    threshold.add_argument(
+        "--split", choices=("select", "all"), default="select", help="which half of test/ to use"
+    )
+    threshold.add_argument(
+        "--claim", type=_share, default=0.01, metavar="P", help="escape rate to be supported"
+    )
+    threshold.add_argument("--write", action="store_true", help="make it a revision of the recipe")
+    threshold.add_argument("--who", metavar="NAME", help="who answers for it (with --write)")
+    threshold.add_argument("--why", metavar="TEXT", help="why it is changed (with --write)")
+    _json(threshold)
+
+
 def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
     sim = _add(
         commands, common, "sim", "simulate robot, camera and sheets, and run COMMAND against them",
         "station sim --speed 4 -- station inspect --recipe glassfiber --sheets 5",
     )  # fmt: skip
-    sim.add_argument("--address", default="127.0.0.50", help="loopback address of the controller")
+    _address(sim)
     sim.add_argument(
         "--speed", type=_positive, default=1.0, metavar="X", help="factor on the arm's motion"
     )
-    sim.add_argument("--seed", type=int, default=0, help="other seeds lay other sheets")
+    sim.add_argument("--seed", type=_seed, default=0, help="other seeds lay other sheets")
     sim.add_argument(
         "--defect-rate", type=_share, default=0.4, metavar="P", help="share of defective sheets"
     )
@@ -290,69 +392,85 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
         commands, common, "fault", "disturb a running simulator: protective_stop, slider 0.1",
         "station fault protective_stop",
     )  # fmt: skip
-    fault.add_argument("--address", default="127.0.0.50")
+    _address(fault)
     fault.add_argument("fault")
     fault.add_argument("values", nargs="*")
 
 
 def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     bench = _add(commands, common, "bench", "measure", "station bench cycle --json")
-    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics"))
+    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics", "simplenet", "train"))
     _recipe(bench)
     bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")
-    bench.add_argument("--sheets", type=_count, metavar="N", help="of metrics: maps")
-    bench.add_argument("--seed", type=int, default=1)
+    bench.add_argument(
+        "--sheets", type=_count, metavar="N", help="of metrics: maps; of train: images"
+    )
+    bench.add_argument("--seed", type=_seed, default=1)
     bench.add_argument("--size", type=_size, metavar="WxH")
+    bench.add_argument(
+        "--rounds", type=_count, default=20, metavar="N", help="of simplenet; all in turn in each"
+    )
     _json(bench)
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+def _number(
+    read: Callable[[str], Number], fits: Callable[[Number], bool], wanted: str
+) -> Callable[[str], Number]:
+    """Return an argument's type: reads a number and says what is wanted where it is none."""
+
+    def check(text: str) -> Number:
+        try:
+            value = read(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"{wanted} is needed, not {text!r}")
+        return value
+
+    return check
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not abs(value) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = _finite(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = _finite(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below zero")
-    return value
-
-
-def _share(text: str) -> float:
-    value = _finite(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
+_count = _number(int, lambda n: n >= 1, "a whole number from 1 on")
+_tiles = _number(int, lambda n: 1 <= n <= 8, "a whole number from 1 to 8")
+_seed = _number(int, lambda n: 0 <= n < 2**32, "a whole number from 0 to 4294967295")
+_input_size = _number(
+    int, lambda n: 64 <= n <= 2048 and n % 32 == 0, "a multiple of 32 from 64 to 2048"
+)
+_finite = _number(float, math.isfinite, "a finite number")
+_positive = _number(float, lambda x: 0 < x < math.inf, "a number above zero")
+_not_negative = _number(float, lambda x: 0 <= x < math.inf, "a number from zero on")
+_share = _number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text} is not a size such as 1224x1024")
-    return int(width), int(height)
+    found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 0 < max(size) <= LARGEST_SIDE_PX:
+        raise argparse.ArgumentTypeError(
+            f"a size such as 1224x1024, of at most {LARGEST_SIDE_PX} pixels a side, is needed, "
+            f"not {text!r}"
+        )
+    return size
 
 
-def _label(text: str) -> str:
-    if (
-        not text
-        or not all(c.islower() or c.isdigit() or c in "-_" for c in text)
-        or not text.isascii()
-    ):
-        raise argparse.ArgumentTypeError(f"{text!r}: lower-case letters, digits, - and _ only")
+def _word(pattern: str, wanted: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"{wanted} (at most 40) are needed, not {text!r}")
+        return text
+
+    return check
+
+
+_name = _word(r"[a-z0-9][a-z0-9_-]{0,39}", "lower-case letters, digits, - and _")
+_setup_name = _word(r"[a-z0-9][a-z0-9-]{0,39}", "lower-case letters, digits and -")
+
+
+def _loopback(text: str) -> str:
+    try:
+        known = ipaddress.IPv4Address(text).is_loopback
+    except ValueError:
+        known = False
+    if not known:
+        raise argparse.ArgumentTypeError(f"an address such as 127.0.0.50 is needed, not {text!r}")
     return text

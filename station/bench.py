@@ -70,7 +70,13 @@ def bench_cycle(
         ):
             cell_config = load_cell(cell_file)
             judging = cycle.Judging(
-                judge, model, judge.card.sha256, threshold, recipe.recipe.setup_score
+                judge,
+                model,
+                judge.card.sha256,
+                threshold,
+                recipe.recipe.setup_score,
+                judge.card.runtime,
+                judge.card.precision,
             )
             job = cycle.Job("bench-1", recipe, cell_config, {}, Event())
             dataset = Dataset(Path(folder), recipe.name)

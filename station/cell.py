@@ -98,14 +98,29 @@ def station_lock(workspace: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_drivers(cell: LoadedCell) -> None:
-    """Check the drivers' own settings before anything is opened."""
+def check_drivers(cell: LoadedCell, workspace: Path) -> None:
+    """Check the drivers' own settings, and the file they name, before anything is opened."""
     for name, device in (("robot", cell.config.robot), ("camera", cell.config.camera)):
         found = devices.problem(device)
         if found is not None:
             at = (name, *found[0])
             line = line_of(cell.path, at)
             raise ConfigError(f"{cell.path}:{line}: {dotted(at)}: {found[1]}")
+    check_settings_file(cell, workspace)
+
+
+def check_settings_file(cell: LoadedCell, workspace: Path) -> None:
+    """Refuse a camera's settings file that cannot be read."""
+    pfs = camera_driver(cell.config, workspace).settings.get("pfs")
+    if pfs is None:
+        return
+    try:
+        Path(pfs).read_bytes()
+    except OSError as error:
+        line = line_of(cell.path, ("camera", "settings", "pfs"))
+        raise ConfigError(
+            f"{cell.path}:{line}: camera.settings.pfs: {pfs}: {error.strerror}"
+        ) from error
 
 
 def camera_driver(config: CellConfig, workspace: Path) -> Driver:

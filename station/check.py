@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from station.cell import check_drivers
+from station.cell import camera_driver, check_drivers
 from station.config import LoadedCell
 from station.devices import Robot
 from station.errors import MoveRefused, StationError
@@ -30,7 +31,7 @@ class Finding(NamedTuple):
 def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Iterator[Finding]:
     """Check what can be known without the robot."""
     recipe, config = loaded.recipe, cell.config
-    check_drivers(cell)
+    check_drivers(cell, workspace)
     shots = recipe.shots(lambda joints: forward(joints) @ config.tcp)
     yield from _check_lines(shots, recipe, cell)
     card = None
@@ -48,6 +49,7 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
         yield Finding("error", "a model is named but no threshold")
     if card is not None:
         yield from _check_input(recipe.model_input, card)
+        yield from _check_frames(camera_driver(config, workspace).settings.get("pfs"), card)
     yield _check_resolution(loaded, cell, card)
 
 
@@ -90,6 +92,29 @@ def _check_input(model_input: str, card: ModelCard) -> Iterator[Finding]:
     if trained != model_input:
         yield Finding(
             "error", f"model_input is {model_input}, but the model was trained on {trained}"
+        )
+
+
+def _check_frames(pfs: str | None, card: ModelCard) -> Iterator[Finding]:
+    """Compare the camera's frames with those the model learned from, where a .pfs tells them."""
+    if pfs is None:
+        return
+    text = Path(pfs).read_text(encoding="utf-8", errors="replace")
+    nodes = dict(re.findall(r"^(Width|Height|PixelFormat)\t(\w+)", text, re.MULTILINE))
+    trained = {"Width": str(card.input.frame_width), "Height": str(card.input.frame_height)}
+    for name, value in trained.items():
+        if nodes.get(name, value) != value:
+            yield Finding(
+                "warning",
+                f"{pfs} sets {name} {nodes[name]}, but the model learned from pictures with "
+                f"{value}: train anew on what the camera takes now",
+            )
+    kind = "grey" if nodes.get("PixelFormat", "").startswith("Mono") else "color"
+    if "PixelFormat" in nodes and kind != card.input.channels:
+        yield Finding(
+            "warning",
+            f"{pfs} sets PixelFormat {nodes['PixelFormat']}, but the model learned from "
+            f"{card.input.channels} pictures",
         )
 
 

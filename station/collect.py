@@ -121,10 +121,11 @@ class SheetCollection:
         scoring_s = saving_s = 0.0
         for pending in self._pending:
             saved, scored, problem = _results(pending)
+            if saved is None:
+                problems.append(str(problem))  # names the file itself
+                continue
             if problem:
                 problems.append(f"{pending.file}: {problem}")
-            if saved is None:
-                continue
             saving_s += saved.seconds
             files[pending.file] = saved.entry
             if scored is not None:

@@ -20,7 +20,15 @@ from station.dataset import MANIFEST, Dataset, describe, now
 from station.devices import RobotStatus
 from station.errors import DatasetError, IncompleteFrame, ModelError, StationError
 from station.recipe import LoadedRecipe, SetupScore, Shot, travel
-from station.records import Frame, Manifest, Timing, Verdict, judge
+from station.records import (
+    Frame,
+    Manifest,
+    Precision,
+    RuntimeName,
+    Timing,
+    Verdict,
+    judge,
+)
 
 DRY_RUN_SPEED_M_S = 0.05
 NEAR_M = 1e-3  # closer than this the arm already stands above the first setup
@@ -47,6 +55,8 @@ class Judging(NamedTuple):
     sha256: str
     threshold: float
     setup_score: SetupScore
+    runtime: RuntimeName
+    precision: Precision
 
 
 class Labels(NamedTuple):
@@ -64,12 +74,12 @@ class Progress(NamedTuple):
 
 
 class Inspected(NamedTuple):
-    """A recorded sheet and where its record lies."""
+    """A recorded sheet, where its record lies, and what ends the run after it, if anything does."""
 
     manifest: Manifest
     folder: Path
     frame_to_line_ms: float | None
-    error: StationError | None = None
+    error: BaseException | None = None
 
 
 class Spent:
@@ -107,7 +117,10 @@ def inspect(
             with bound_contextvars(sheet=sheet):
                 inspected = inspect_sheet(sheet, run, judging)
                 if inspected.error is None:
-                    leave_sheet(run)
+                    try:
+                        leave_sheet(run)
+                    except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
+                        inspected = inspected._replace(error=error)
             yield inspected
             _stop_if_it_cannot_go_on(inspected)
 
@@ -134,7 +147,10 @@ def capture(
 
 
 def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
-    """Shoot and score every setup of one sheet; record the verdict before it is signalled."""
+    """Shoot and score every setup of one sheet; record the verdict before it is signalled.
+
+    Whatever interrupts it comes back as `error`: the sheet has a record, and is told, in any case.
+    """
     spent = Spent()
     folder = run.dataset.begin("inspection", sheet)
     collection = run.collector.sheet(sheet, folder)
@@ -143,12 +159,9 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
         # Every sheet begins above the first setup.
         for previous, shot in pairwise([run.shots[0], *run.shots]):
             collection.add(shot, *take_shot(shot, previous, run, spent))
-    except StationError as error:
+        collected = collection.finish()
+    except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
         return _record_unjudged(folder, sheet, run, judging, spent, collection.finish(), error)
-    except BaseException as error:
-        _record_unjudged(folder, sheet, run, judging, spent, collection.finish(), error)
-        raise
-    collected = collection.finish()
     verdict, score, reasons = judge(
         collected.scores,
         [capture.setup for capture in collected.captures],
@@ -160,8 +173,12 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
         update={"verdict": verdict, "score": score, **_judged_by(judging)}
     )
     target = run.dataset.record_inspection(folder, manifest)
-    if not run.job.dry_run:
-        run.cell.gate.sort(verdict)
+    try:
+        if not run.job.dry_run:
+            run.cell.gate.sort(verdict)
+    except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
+        log.error("sheet.unsignalled", verdict=verdict, reason=_reason(error))
+        return Inspected(manifest, target, None, error)
     frame_to_line_ms = _ms(time.perf_counter() - spent.last_frame)
     log.info(
         "sheet.inspected",
@@ -234,7 +251,7 @@ def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | 
     folder = run.dataset.begin("capture", sheet)
     collection = run.collector.sheet(sheet, folder)
     reasons: tuple[str, ...] = ()
-    failed: StationError | None = None
+    failed: BaseException | None = None
     try:
         begin_sheet(run)
         for previous, shot in pairwise([run.shots[0], *run.shots]):
@@ -243,7 +260,7 @@ def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | 
                 break
             collection.add(shot, *take_shot(shot, previous, run, spent))
             yield Progress(sheet, shot)
-    except StationError as error:
+    except (StationError, KeyboardInterrupt, SystemExit) as error:
         failed = error
         reasons = (_reason(error),)
     except BaseException as error:
@@ -279,7 +296,7 @@ def _record_unjudged(
     )
     target = run.dataset.record_inspection(folder, manifest)
     log.error("sheet.unjudged", reason=reason, last_pose=_last_pose(manifest))
-    return Inspected(manifest, target, None, error if isinstance(error, StationError) else None)
+    return Inspected(manifest, target, None, error)
 
 
 def _travel(run: Run, previous: Shot, shot: Shot) -> None:
@@ -333,6 +350,8 @@ def _judged_by(judging: Judging) -> dict[str, object]:
     return {
         "model": judging.model,
         "model_sha256": judging.sha256,
+        "runtime": judging.runtime,
+        "precision": judging.precision,
         "threshold": judging.threshold,
         "setup_score": judging.setup_score,
     }
@@ -374,9 +393,11 @@ def _last_pose(manifest: Manifest) -> list[float] | None:
 
 
 def _reason(error: BaseException) -> str:
-    return (
-        str(error) if isinstance(error, StationError) else f"interrupted ({type(error).__name__})"
-    )
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
+    if isinstance(error, SystemExit):
+        return "the station was told to end"
+    return str(error) if isinstance(error, StationError) else f"failed ({type(error).__name__})"
 
 
 def _ms(seconds: float) -> float:

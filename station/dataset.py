@@ -1,6 +1,7 @@
 """The tree on disk: pictures and one manifest per sheet, written so that a power cut loses neither.
 
 data/<recipe>/{train,test}/<label>/<sheet>_<setup>_<shot>.png   captures, in MVTec form
+data/<recipe>/incomplete/<label>/                               shots of sheets broken off
 data/<recipe>/captures/<sheet>.json                             their manifests
 data/<recipe>/inspections/<YYYY-MM-DD>/<sheet>/                 production, with manifest.json
 data/<recipe>/.partial/{capture,inspection}/<sheet>/            the sheet being worked on
@@ -64,10 +65,10 @@ class Dataset:
         write_durably(folder / MANIFEST, text)
         try:
             day.mkdir(parents=True, exist_ok=True)
-            _sync_folder(folder)
+            sync_folder(folder)
             folder.rename(target)
             for changed in (day, day.parent, folder.parent):
-                _sync_folder(changed)
+                sync_folder(changed)
         except OSError as error:
             raise DatasetError(f"{target}: {error.strerror}") from error
         self._last_sha256 = hashlib.sha256(text).hexdigest()
@@ -77,7 +78,7 @@ class Dataset:
         """Move a sheet's pictures into the tree, then write its manifest; return its path."""
         if manifest.label is None or manifest.split is None:
             raise DatasetError(f"{manifest.sheet}: a capture needs a label and a split")
-        target = self.root / manifest.split / manifest.label
+        target = self._split(manifest) / manifest.label
         path = self.root / "captures" / f"{manifest.sheet}.json"
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -85,9 +86,9 @@ class Dataset:
             for capture in manifest.captures:
                 if (folder / capture.file).exists():
                     (folder / capture.file).replace(target / capture.file)
-            _sync_folder(target)
+            sync_folder(target)
             write_durably(path, _dump(manifest))
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
             shutil.rmtree(folder)
         except OSError as error:
             raise DatasetError(f"{target}: {error.strerror}") from error
@@ -105,7 +106,11 @@ class Dataset:
 
     def place(self, manifest: Manifest, capture: Capture) -> Path:
         """Return where a captured (not inspected) picture lies."""
-        return self.root / str(manifest.split) / str(capture.label or manifest.label) / capture.file
+        return self._split(manifest) / str(capture.label or manifest.label) / capture.file
+
+    def _split(self, manifest: Manifest) -> Path:
+        """Half a sheet is kept, but no training or test may take it for a whole one."""
+        return self.root / (str(manifest.split) if manifest.complete else "incomplete")
 
     def leftovers(self, kind: Kind) -> list[Path]:
         """Return folders of sheets that a killed process left unfinished."""
@@ -176,7 +181,8 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise DatasetError(f"{path}: {key}: {first['msg']}") from error
+        told = f"{key}: {first['msg']}" if key else first["msg"]
+        raise DatasetError(f"{path}: {told}") from error
 
 
 def write_durably(path: Path, content: bytes) -> FileEntry:
@@ -212,7 +218,7 @@ def next_boot(workspace: Path) -> int:
             f"{path}: not a number; write the highest boot number used in data/ there"
         ) from error
     write_durably(path, str(last + 1).encode())
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return last + 1
 
 
@@ -226,7 +232,8 @@ def _dump(manifest: Manifest) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make what was created, renamed or removed in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -57,21 +57,32 @@ def sheet_truth(folder: Path, manifest: Manifest) -> str | None:
     return next((label for label in labels if label != "good"), labels[0] if labels else None)
 
 
-def attach(dataset: Dataset, folder: Path) -> Counter[str]:
-    """Move labelled captures where they belong and lay their masks beside; return counts by label.
+class Attached(NamedTuple):
+    """How many pictures got which label, and how many of all complete sheets none."""
+
+    labels: dict[str, int]
+    unmatched: int
+
+
+def attach(dataset: Dataset, folder: Path) -> Attached:
+    """Move labelled captures where they belong and lay their masks beside; incomplete sheets stay.
 
     Pictures already in train/ with a defect move to test/: nothing is trained on what is known bad.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
-    labelled = [
-        _labelled(path, manifest, folder, dataset) for path, manifest in list(dataset.captures())
-    ]
+    complete = [(path, manifest) for path, manifest in dataset.captures() if manifest.complete]
+    pictures = sum(len(manifest.captures) for _, manifest in complete)
+    labelled = [_labelled(path, manifest, folder, dataset) for path, manifest in complete]
+    if not any(labelled):
+        raise DatasetError(
+            f"{folder}: belongs to none of the {pictures} pictures captured in {dataset.root}"
+        )
     counts: Counter[str] = Counter()
     for sheet in labelled:
         if sheet is not None:
             counts.update(_write(sheet, dataset))
-    return counts
+    return Attached(dict(sorted(counts.items())), pictures - counts.total())
 
 
 class _Labelled(NamedTuple):

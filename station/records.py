@@ -17,6 +17,8 @@ from station.recipe import MODEL_PATTERN, JointsField, PoseField, SetupScore
 from station.strict import Strict
 
 Image = NDArray[np.uint8]
+Precision = Literal["fp32", "bf16", "int8"]  # of a model's network
+RuntimeName = Literal["torchscript", "openvino"]  # what runs it
 
 
 class Frame(NamedTuple):
@@ -106,6 +108,8 @@ class Manifest(Strict):
     cell_sha256: str
     model: str | None = Field(default=None, pattern=MODEL_PATTERN)
     model_sha256: str | None = None
+    runtime: RuntimeName | None = None
+    precision: Precision | None = None
     threshold: float | None = None
     setup_score: SetupScore | None = None
     score: float | None = None

@@ -75,7 +75,7 @@ def captured(manifest: Manifest, workspace: Path, dataset: Dataset, *, as_json: 
         row = {"sheet": manifest.sheet, "label": manifest.label, "split": manifest.split}
         print(json.dumps({**row, "complete": manifest.complete, "captures": files}), flush=True)
     else:
-        state = "" if manifest.complete else "  incomplete: " + "; ".join(manifest.reasons)
+        state = "" if manifest.complete else "  incomplete"  # standard error says why
         print(
             f"{manifest.sheet}  {len(files)} pictures  {manifest.split}/{manifest.label}{state}",
             flush=True,

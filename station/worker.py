@@ -10,19 +10,23 @@ import ctypes
 import functools
 import importlib
 import multiprocessing
+import os
 import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 from station.errors import StationError
 
 HEARTBEAT_S = 0.05
 _PR_SET_PDEATHSIG = 1
 
-_parent_heartbeat: Any = None  # set in a child: the parent's time.monotonic(), shared by the kernel
+# Set in a child:
+_parent_heartbeat: Any = None  # the parent's time.monotonic(), shared by the kernel
+_to_parent: Connection | None = None
 
 
 class WorkerError(StationError):
@@ -93,7 +97,9 @@ class Worker:
     def _ask(self, method: str, args: tuple[Any, ...] | None, deadline_s: float) -> Any:
         try:
             if args is not None:
-                self._connection.send((method, args))
+                # A child that gave up has closed its end, but its last word can still be read.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    self._connection.send((method, args))
             if not self._connection.poll(deadline_s):
                 self._kill()
                 raise WorkerError(f"{self._name}: no answer to {method} within {deadline_s:.1f} s")
@@ -133,14 +139,23 @@ def parent_age_s() -> float:
     return time.monotonic() - float(_parent_heartbeat.value)
 
 
+def give_up(error: StationError, last: Callable[[], None]) -> NoReturn:
+    """In a child: answer with an error whatever its main thread hangs in, do `last`, and end."""
+    if _to_parent is not None:
+        with contextlib.suppress(OSError):
+            _to_parent.send(("error", error))
+    last()
+    os._exit(1)
+
+
 def die_with_parent(sig: int) -> None:
     """In a child: have the kernel send `sig` when the parent is gone; 0 takes it back."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, sig, 0, 0, 0)
 
 
 def _serve(connection: Connection, heartbeat: Any, target: str, args: tuple[Any, ...]) -> None:
-    global _parent_heartbeat
-    _parent_heartbeat = heartbeat
+    global _parent_heartbeat, _to_parent
+    _parent_heartbeat, _to_parent = heartbeat, connection
     die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     module, _, name = target.partition(":")

@@ -104,12 +104,18 @@ def inspect(args: argparse.Namespace) -> int:
     done: list[Manifest] = []
     with (
         stopping("the sheet") as stop,
-        open_model(workspace, model_name) as model,
+        open_model(workspace, model_name, threshold=threshold) as model,
         open_cell(cell.config, workspace, _ask(cell)) as opened,
     ):
         _check_model_input(recipe, model.card.input.tiles)
         judging = cycle.Judging(
-            model, model_name, model.card.sha256, threshold, recipe.recipe.setup_score
+            model,
+            model_name,
+            model.card.sha256,
+            threshold,
+            recipe.recipe.setup_score,
+            model.card.runtime,
+            model.card.precision,
         )
         job = _job(workspace, recipe, cell, stop, dry_run=args.dry_run)
         dataset = Dataset(workspace, recipe.name)

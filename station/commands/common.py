@@ -28,13 +28,14 @@ def cell_of(args: argparse.Namespace, workspace: Path) -> LoadedCell:
     """Load the cell file: --cell, else $STATION_CELL, else calibration/cell.yaml."""
     named = args.cell or os.environ.get("STATION_CELL")
     cell = load_cell(Path(named) if named else workspace / "calibration" / "cell.yaml")
-    check_drivers(cell)
+    check_drivers(cell, workspace)
     return cell
 
 
 def recipe_of(args: argparse.Namespace, workspace: Path) -> LoadedRecipe:
     """Load the recipe of --recipe, else the active one."""
-    return load_recipe(workspace, args.recipe or active_recipe(workspace))
+    name = active_recipe(workspace) if args.recipe is None else args.recipe
+    return load_recipe(workspace, name)
 
 
 def judged_by(recipe: LoadedRecipe) -> tuple[str, float]:
@@ -49,18 +50,27 @@ def judged_by(recipe: LoadedRecipe) -> tuple[str, float]:
 
 @contextlib.contextmanager
 def stopping(what: str) -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a request to stop after `what`; the second stops now."""
+    """Turn the first Ctrl-C into a request to stop after `what`; the second stops now.
+
+    Once it stops now, further signals change nothing: the sheet's record is being written.
+    """
     stop = threading.Event()
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         if stop.is_set():
+            ignore_further()
             raise KeyboardInterrupt
         stop.set()
         show.say(f"finishing {what}, then stopping; Ctrl-C again stops now")
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:
+        ignore_further()
         show.say("station: terminated; a sheet under way has no verdict")
         raise SystemExit(128 + signal.SIGTERM)
+
+    def ignore_further() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
     before = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, terminate)
     try:

@@ -160,15 +160,14 @@ def _print(evaluation: Evaluation) -> None:
         ]
     show.table(f"{evaluation.dataset}, model {evaluation.model}, split {evaluation.split}", rows)
     show.table(
-        "by class",
+        "by class; scores and areas",
         [
             {
                 "class": c.label,
                 "images": c.images,
-                "masks": c.masks,
                 "rejected": "" if c.rejected is None else c.rejected.count,
-                "lowest score": c.lowest_score,
-                "median score": c.median_score,
+                "lowest": c.lowest_score,
+                "median": c.median_score,
                 "image AUROC": c.image_auroc and c.image_auroc.value,
                 "pixel AUROC": c.pixel_auroc and c.pixel_auroc.value,
                 "AU-PRO": c.au_pro and c.au_pro.value,

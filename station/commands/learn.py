@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 
 from station import show
@@ -12,7 +13,7 @@ from station.dataset import Dataset
 from station.errors import INTERRUPTED, ConfigError
 from station.label import attach
 from station.preset import PRESETS, changed
-from station.recipe import load_recipe
+from station.recipe import MODEL_PATTERN, load_recipe
 from station.records import judge
 from station.run_report import make_report
 from station.workspace import active_recipe
@@ -21,14 +22,13 @@ from station.workspace import active_recipe
 def label(args: argparse.Namespace) -> int:
     """Attach labels and masks to captures."""
     workspace = workspace_of(args)
-    counts = attach(Dataset(workspace, recipe_of(args, workspace).name), args.source)
+    attached = attach(Dataset(workspace, recipe_of(args, workspace).name), args.source)
     if args.json:
-        print(json.dumps(counts))
-    else:
-        print(
-            ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-            or "nothing matched"
-        )
+        print(json.dumps(attached._asdict()))
+        return 0
+    print(", ".join(f"{count} {name}" for name, count in attached.labels.items()))
+    if attached.unmatched:
+        print(f"{attached.unmatched} pictures without a label or mask in {args.source}")
     return 0
 
 
@@ -45,16 +45,20 @@ def train(args: argparse.Namespace) -> int:
     if folder is None or args.recipe is not None:
         recipe = load_recipe(workspace, args.recipe or active_recipe(workspace))
         folder = folder or workspace / "data" / recipe.name
+    name = args.model or (recipe.name if recipe else folder.resolve().name)
+    if not re.fullmatch(MODEL_PATTERN, f"{name}/1"):
+        raise ConfigError(f"{folder}: {name!r} cannot be a model's name; choose one with --model")
     tiles = args.tiles or (2 if recipe and recipe.recipe.model_input == "tiles" else 1)
     changes = {"tiles": tiles, "backbone": args.backbone, "input_size": args.input_size}
-    chosen = {name: value for name, value in changes.items() if value is not None}
+    chosen = {key: value for key, value in changes.items() if value is not None}
     options = TrainOptions(
-        name=args.model or (recipe.name if recipe else folder.resolve().name),
+        name=name,
         preset=changed(PRESETS[args.preset], **chosen),
         units=args.images,
         seed=args.seed,
         setup_score=recipe.recipe.setup_score if recipe else "highest",
         resume=args.resume,
+        precision=args.precision,
     )
     images = from_mvtec(folder)
     with stopping("the step") as stop, show.learning() as progress:
@@ -82,8 +86,8 @@ def train(args: argparse.Namespace) -> int:
         }
     show.values(row, as_json=args.json)
     if not args.json:
-        name = recipe.name if recipe else "R"
-        show.say(f"to use it: set `model: {card.name}/{card.version}` in recipes/{name}.yaml")
+        file = f"recipes/{recipe.name if recipe else 'R'}.yaml"
+        show.say(f"to use it: set `model: {card.name}/{card.version}` in {file}")
     return 0
 
 

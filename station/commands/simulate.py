@@ -48,6 +48,16 @@ def bench(args: argparse.Namespace) -> int:
         figures = bench_metrics(args.sheets or 1000, args.size or (288, 288), args.seed)
         show.values(figures, as_json=args.json)
         return 0
+    if args.what == "simplenet":
+        from station.learn.bench_simplenet import bench_simplenet
+
+        show.values(bench_simplenet(args.rounds), as_json=args.json)
+        return 0
+    if args.what == "train":
+        from station.learn.bench_train import bench_train
+
+        show.values(bench_train(args.sheets or 16, 90), as_json=args.json)
+        return 0
     recipe = recipe_of(args, workspace)
     model, threshold = judged_by(recipe)
     if args.what == "model":

@@ -45,7 +45,7 @@ def check(args: argparse.Namespace) -> int:
     """Validate everything without moving."""
     workspace = workspace_of(args)
     cell = cell_of(args, workspace)
-    names = [args.recipe] if args.recipe else list_recipes(workspace)
+    names = list_recipes(workspace) if args.recipe is None else [args.recipe]
     if not names:
         raise ConfigError(f"{workspace / 'recipes'}: no recipes")
     recipes = [load_recipe(workspace, name) for name in names]

@@ -104,7 +104,9 @@ def check(device: Driver, where: str) -> None:
 
 def problem(device: Driver) -> tuple[Location, str] | None:
     """Return what is wrong with a device's entry in the cell file, and which of its keys."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.endswith("_child"))
+    modules = {module.name for module in pkgutil.iter_modules(__path__)}
+    # ur_child and basler_exposure are parts of ur and basler, not drivers.
+    names = sorted(name for name in modules if name.partition("_")[0] not in modules - {name})
     if device.driver not in names:
         return ("driver",), f"no driver {device.driver!r}; there are {', '.join(names)}"
     model = _module(device.driver).Settings

@@ -21,7 +21,8 @@ import numpy as np
 from pydantic import Field
 from pypylon import genicam, pylon
 
-from station.devices import Camera
+from station.devices import Camera, basler_exposure
+from station.devices.basler_exposure import Exposure
 from station.errors import (
     ConfigError,
     DeviceError,
@@ -35,9 +36,6 @@ from station.strict import Strict
 POLL_S = 0.001
 RETRY_S = 0.5  # between two tries to open; an enumeration by itself takes about 0.25 s
 
-# The first name a camera has is used: SFNC 2 (USB, ace 2) before the classic GigE models.
-EXPOSURE_NODES = ("ExposureTime", "ExposureTimeAbs")
-GAIN_NODES = ("Gain", "GainRaw")
 AUTO_NODES = ("ExposureAuto", "GainAuto", "BalanceWhiteAuto")
 
 # Both namings of each format; True where the channels must be turned round to be RGB.
@@ -48,12 +46,6 @@ REVERSED_CHANNELS = {
     "BGR8": True,
     "BGR8Packed": True,
 }
-
-# Where a node names no increment the camera still rounds, by its line time or its amplifier's
-# steps. Both bounds are about one percent of brightness.
-EXPOSURE_TOLERANCE = 0.01
-EXPOSURE_STEP_US = 1.0  # cameras that name an increment of 0.1 us may still hold whole ones
-GAIN_TOLERANCE_DB = 0.1
 
 NO_BLOCK_ID = 2**64 - 1  # what pylon answers where the transport does not number its blocks
 LAST_GIGE_BLOCK_ID = 2**16 - 1  # classic GigE counts in 16 bits and goes on with 1
@@ -102,16 +94,15 @@ class BaslerCamera:
         self._reverse_channels = False
         self._results = 0  # since grabbing started
         self._last_block: int | None = None
-        self._asked: tuple[float, float] | None = None
-        self._exposure_us = 0.0
-        self._gain_db = 0.0
+        self._asked: Exposure | None = None
+        self._held = Exposure(0.0, 0.0)
         self._counts = {"triggers": 0, "frames": 0, "failed": 0, "retried": 0, "reconnected": 0}
 
     def configure(self, exposure_us: float, gain_db: float) -> None:
         """Set and read back; raises if the camera holds another value."""
         try:
             self._refuse_lost()
-            self._apply(exposure_us, gain_db)
+            self._apply(Exposure(exposure_us, gain_db))
         except genicam.GenericException as error:
             raise self._translated(error) from error
 
@@ -221,9 +212,9 @@ class BaslerCamera:
                 self._name, f"does not take the software trigger; it holds {' '.join(trigger)}"
             )
         if self._asked is not None:
-            self._apply(*self._asked)
+            self._apply(self._asked)
         else:
-            self._read_back()
+            self._held = basler_exposure.read(self._camera, self._name)
 
     def _load(self, pfs: str) -> None:
         try:
@@ -272,7 +263,7 @@ class BaslerCamera:
         with camera.RetrieveResult(0, pylon.TimeoutHandling_Return) as early:
             if early.IsValid():
                 raise IncompleteFrame(self._name, "a picture was there before it was asked for")
-        deadline = time.monotonic() + self._settings.trigger_timeout_s + self._exposure_us / 1e6
+        deadline = time.monotonic() + self._settings.trigger_timeout_s + self._held.time_us / 1e6
         while camera.CanWaitForFrameTriggerReady() and not camera.WaitForFrameTriggerReady(
             0, pylon.TimeoutHandling_Return
         ):
@@ -286,7 +277,7 @@ class BaslerCamera:
             self._wait(deadline, "sent no picture")
         self._refuse_lost()
         self._counts["frames"] += 1
-        return Frame(image, self._counts["frames"], self._exposure_us, self._gain_db, taken_at)
+        return Frame(image, self._counts["frames"], *self._held, taken_at)
 
     def _retrieve(self) -> Image | None:
         with self._camera.RetrieveResult(0, pylon.TimeoutHandling_Return) as result:
@@ -338,64 +329,11 @@ class BaslerCamera:
             return
         raise IncompleteFrame(self._name, f"picture {block} came after {last}")
 
-    def _apply(self, exposure_us: float, gain_db: float) -> None:
-        exposure = self._first(EXPOSURE_NODES)
-        self._check_range("exposure", exposure_us, exposure.Min, exposure.Max, "us")
-        gain = self._first(GAIN_NODES)
-        if _counts_raw(gain):
-            # Raw steps mean other decibels on every model; only the lowest gain, called 0 dB,
-            # can be asked of all of them.
-            if gain_db != 0:
-                raise DeviceError(
-                    self._name,
-                    f"gain of {gain_db:g} dB: this model counts GainRaw in steps of its own",
-                    "use gain_db: 0, its lowest gain, and a longer exposure or more light",
-                )
-        else:
-            self._check_range("gain", gain_db, gain.Min, gain.Max, "dB")
-        # From here on a reconnect brings them back; before, they may be impossible for ever.
-        self._asked = (exposure_us, gain_db)
-        exposure.Value = exposure_us
-        gain.Value = gain.Min if _counts_raw(gain) else gain_db
-        self._read_back()
-        self._check_held("exposure", exposure_us, self._exposure_us, self._exposure_step_us(), "us")
-        gain_step = gain.Inc if not _counts_raw(gain) and gain.HasInc() else GAIN_TOLERANCE_DB
-        self._check_held("gain", gain_db, self._gain_db, gain_step, "dB")
-
-    def _read_back(self) -> None:
-        self._exposure_us = float(self._first(EXPOSURE_NODES).Value)
-        gain = self._first(GAIN_NODES)
-        if not _counts_raw(gain):
-            self._gain_db = float(gain.Value)
-            return
-        if gain.Value != gain.Min:
-            raise DeviceError(
-                self._name,
-                f"GainRaw is {gain.Value}, which is no known number of decibels",
-                f"set GainRaw to {gain.Min}, its lowest, in the .pfs",
-            )
-        self._gain_db = 0.0
-
-    def _exposure_step_us(self) -> float:
-        exposure = self._first(EXPOSURE_NODES)
-        if exposure.HasInc():
-            return max(float(exposure.Inc), EXPOSURE_STEP_US)
-        # Classic GigE models count exposure in a base of up to 35 us and name no increment.
-        base = float(self._camera.ExposureTimeBaseAbs.GetValueOrDefault(0.0))
-        return max(base, EXPOSURE_TOLERANCE * self._exposure_us)
-
-    def _check_range(self, what: str, asked: float, low: float, high: float, unit: str) -> None:
-        if not low <= asked <= high:  # NaN is refused too
-            raise DeviceError(
-                self._name, f"{what} of {asked:g} {unit} is outside {low:g} to {high:g} {unit}"
-            )
-
-    def _check_held(self, what: str, asked: float, held: float, step: float, unit: str) -> None:
-        if not abs(held - asked) <= step:
-            raise DeviceError(
-                self._name,
-                f"{what} set to {asked:g} {unit} but the camera holds {held:g} {unit}",
-            )
+    def _apply(self, asked: Exposure) -> None:
+        basler_exposure.check_possible(self._camera, self._name, asked)
+        # From here on a reconnect brings it back; before, it may be impossible for ever.
+        self._asked = asked
+        self._held = basler_exposure.apply(self._camera, self._name, asked)
 
     def _refuse_lost(self) -> None:
         if self._camera.IsCameraDeviceRemoved():
@@ -410,14 +348,6 @@ class BaslerCamera:
             return lost
         return DeviceError(self._name, _text(error), LOST_ADVICE)
 
-    def _first(self, names: tuple[str, ...]) -> Any:
-        """Return the first of these nodes the camera has; for use at once, never to keep."""
-        for name in names:
-            node = getattr(self._camera, name)
-            if node.IsReadable():
-                return node
-        raise DeviceError(self._name, f"has none of {', '.join(names)}")
-
 
 def _serials_present() -> list[str]:
     try:
@@ -428,10 +358,6 @@ def _serials_present() -> list[str]:
         )
     except genicam.GenericException as error:
         raise DeviceError("pylon", f"cannot look for cameras: {_text(error)}") from error
-
-
-def _counts_raw(gain: Any) -> bool:
-    return isinstance(gain, pylon.IntegerParameter)
 
 
 def _text(error: Exception) -> str:

@@ -8,6 +8,7 @@ child leads to one thing: `stop` over a plain dashboard socket.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 
 import structlog
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from station.devices import RobotInfo, RobotStatus
 from station.errors import ConfigError, DeviceError, DeviceNotFound, DeviceTimeout
@@ -27,6 +28,7 @@ from station.worker import Worker, WorkerError
 DASHBOARD_PORT = 29999
 RTDE_PORT = 30004
 ANSWER_S = 2.0
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 log = structlog.get_logger()
 
@@ -34,9 +36,21 @@ log = structlog.get_logger()
 class Settings(Strict):
     """How to reach the controller."""
 
-    host: str = Field(min_length=1)
-    connect_timeout_s: float = Field(default=10.0, gt=0)
+    host: str = Field(description="host name or IPv4 address of the controller")
+    connect_timeout_s: float = Field(default=10.0, gt=0, le=120)
     control: bool = Field(default=True, description="false only reads: no script, no motion")
+
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, host: str) -> str:
+        labels = host.split(".")
+        if host.isascii() and all(label.isdecimal() for label in labels):
+            valid = len(labels) == 4 and all(int(label) < 256 for label in labels)
+        else:
+            valid = len(host) < 254 and all(_LABEL.fullmatch(label) for label in labels)
+        if not valid:
+            raise ValueError(f"{host[:80]!r} is no host name and no IPv4 address")
+        return host
 
 
 def dashboard(host: str, command: str, timeout_s: float = 1.0) -> str:

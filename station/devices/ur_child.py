@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 
@@ -15,10 +16,17 @@ from station.devices.ur import dashboard
 from station.errors import DeviceError, DeviceTimeout, RobotStopped
 from station.geometry import Pose
 from station.kinematics import Joints
-from station.worker import die_with_parent, parent_age_s
+from station.worker import die_with_parent, give_up, parent_age_s
 
 POLL_S = 0.005
 STALE_S = 0.5  # a frozen stream keeps its last values, so only a standing timestamp tells
+WATCH_S = 0.05
+STALL_S = 2.0
+STALL_RAD = (
+    2e-4  # less than the slowest move turns some joint in that time, more than encoder noise
+)
+NEAR_M = 2e-3
+NEAR_RAD = 0.02
 PARENT_GONE_S = 0.5
 WATCHDOG_HZ = 4.0  # the controller stops its program after 250 ms without a word from us
 STEADY_RAD_S = 1e-3
@@ -64,6 +72,7 @@ class Server:
         # From here on the arm is stopped before this process ends, so the parent's death is handled
         # in `_check_parent` and by the controller's watchdog, not by the kernel.
         die_with_parent(0)
+        threading.Thread(target=self._watch_stream, name="stream", daemon=True).start()
 
     def idle(self) -> None:
         """Between requests: keep the controller's watchdog quiet while the parent is alive."""
@@ -80,14 +89,8 @@ class Server:
     def status(self) -> RobotStatus:
         """Return the newest state."""
         age_s = self._fresh()
-        if not self._receive.isConnected():
-            raise DeviceTimeout(
-                self._device, "the connection was lost", "check cable and controller"
-            )
-        if age_s > STALE_S:
-            raise DeviceTimeout(
-                self._device, f"no fresh data for {age_s:.1f} s", "check cable and controller"
-            )
+        if age_s > STALE_S or not self._receive.isConnected():
+            raise self._lost(age_s)
         receive = self._receive
         mode, safety = receive.getRobotMode(), receive.getSafetyMode()
         return RobotStatus(
@@ -116,6 +119,7 @@ class Server:
             raise DeviceError(self._device, "did not take the move", "look at the pendant's log")
         steady = 0
         stamp = self._stamp
+        progress = _Progress(pose)
         while True:
             self._check_parent()
             status = self._check_moving_allowed()
@@ -127,6 +131,14 @@ class Server:
                 steady = steady + 1 if arrived and status.steady else 0
             if steady >= STEADY_SAMPLES:
                 return status
+            if progress.stalled(status):
+                self.stop()
+                raise DeviceTimeout(
+                    self._device,
+                    f"stands still on its way at {_millimetres(status.pose)} "
+                    f"(speed slider {status.speed_slider:.0%})",
+                    "raise the speed slider, look what holds the arm, then start again",
+                )
             if time.monotonic() > end:
                 self.stop()
                 raise DeviceTimeout(
@@ -186,8 +198,7 @@ class Server:
 
     def close(self) -> None:
         """Stop the arm and the control script, then leave without ur_rtde's destructors."""
-        if self._control is not None:
-            self._stop_program()
+        self._leave()
         # Its destructors wait half a second each and abort the process after a lost link.
         os._exit(0)
 
@@ -230,6 +241,29 @@ class Server:
             raise RobotStopped(self._device, f"the control program was stopped {at}", _CLEAR)
         return status
 
+    def _watch_stream(self) -> None:
+        """End the process once the stream stands still: ur_rtde may hang for minutes meanwhile."""
+        stamp, still_s = self._receive.getTimestamp(), 0.0
+        while True:
+            time.sleep(WATCH_S)
+            before, stamp = stamp, self._receive.getTimestamp()
+            # Counted in turns, not by the clock: a computer that was halted has lost no link.
+            still_s = 0.0 if stamp != before else still_s + WATCH_S
+            if still_s > STALE_S or not self._receive.isConnected():
+                give_up(self._lost(still_s), self._leave)
+
+    def _lost(self, age_s: float) -> DeviceTimeout:
+        connected = self._receive.isConnected()
+        problem = f"no fresh data for {age_s:.1f} s" if connected else "the connection was lost"
+        last = _millimetres(Pose.of(self._receive.getActualTCPPose()))
+        return DeviceTimeout(
+            self._device, f"{problem}, last at {last}", "check cable and controller"
+        )
+
+    def _leave(self) -> None:
+        if self._control is not None:
+            self._stop_program()
+
     def _check_parent(self) -> None:
         if os.getppid() != self._parent or parent_age_s() > PARENT_GONE_S:
             self._stop_program()
@@ -253,6 +287,24 @@ class Server:
         if stamp != self._stamp:
             self._stamp, self._changed = stamp, now
         return now - self._changed
+
+
+class _Progress:
+    """Tells whether the arm comes on; at the target itself the move may take its time to end."""
+
+    def __init__(self, target: Pose) -> None:
+        self._target = target
+        self._joints: Joints | None = None
+        self._since = 0.0
+
+    def stalled(self, status: RobotStatus) -> bool:
+        """Note where the arm is; tell whether it has stood still on its way for too long."""
+        away_m = self._target.distance_m(status.pose)
+        near = away_m < NEAR_M and self._target.angle_rad(status.pose) < NEAR_RAD
+        moved = self._joints is None or self._joints.largest_step_rad(status.joints) > STALL_RAD
+        if near or moved:
+            self._joints, self._since = status.joints, time.monotonic()
+        return time.monotonic() - self._since > STALL_S
 
 
 def _steady(joint_speeds: Sequence[float]) -> bool:

@@ -24,11 +24,12 @@ from station.learn.evaluation import (
     ScoredImage,
     Split,
 )
-from station.learn.examples import GOOD, Example, read_test
-from station.learn.images import is_capture, read_image
+from station.learn.examples import GOOD, Example, read_test, sheet_of
+from station.learn.images import read_image
 from station.learn.masks import at_size, check_masks, read_mask
 from station.learn.metrics import LabelledScores
 from station.learn.region_metrics import LabelledMap, PixelMetrics
+from station.learn.splits import file_sha256
 from station.model import ModelCard, list_models
 from station.recipe import SetupScore
 from station.records import Image, Prediction, sheet_score
@@ -81,12 +82,14 @@ def read_examples(folder: Path, split: Split) -> Examples:
     examples = read_test(folder)
     check_masks(folder, examples)
     if split != "all":
-        from station.learn.splits import halves  # type: ignore[import-untyped]
+        from station.learn.splits import halves
 
         examples = halves(examples)[split]
         if not examples:
             raise DatasetError(f"{folder}: no test image falls into split {split}")
-    lines = sorted(f"{e.label} {_sha256(e.file)} {e.mask and _sha256(e.mask)}" for e in examples)
+    lines = sorted(
+        f"{e.label} {file_sha256(e.file)} {e.mask and file_sha256(e.mask)}" for e in examples
+    )
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return Examples(folder, split, examples, digest)
 
@@ -199,7 +202,7 @@ def _pixels(scored: Sequence[Scored]) -> PixelMetrics | None:
 
 def _sheets(scored: Sequence[Scored], judging: Judging) -> metrics.ImageMetrics | None:
     """Measure whole sheets where every file is a capture: a sheet is defective if one shot is."""
-    if not all(is_capture(one.example.file) for one in scored):
+    if any(sheet_of(one.example.file) is None for one in scored):
         return None
     sheets: dict[str, list[Scored]] = {}
     for one in scored:
@@ -283,13 +286,6 @@ def _notes(good: int, defective: int, masks: int, pixels: PixelMetrics | None) -
 
 def _name(examples: Examples, example: Example) -> str:
     return example.file.relative_to(examples.folder).as_posix()
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DatasetError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def software() -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from station.errors import DatasetError
-from station.learn.images import SUFFIXES, group_by_unit
+from station.learn.images import _CAPTURE, SUFFIXES, group_by_unit
 
 GOOD = "good"
 
@@ -31,16 +31,57 @@ def read_test(folder: Path) -> list[Example]:
     test = folder / "test"
     if not test.is_dir():
         raise DatasetError(f"{folder}: no folder test in it")
+    _refuse_unlabelled(test)
     examples = []
-    for place in sorted(p for p in test.iterdir() if p.is_dir()):
-        files = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+    for place in sorted(p for p in test.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if place.name != GOOD and place.name.lower() == GOOD:
+            raise DatasetError(f"{place}: good images lie in a folder named {GOOD}")
+        files = _images(place)
+        _refuse_one_name_twice(files)
+        masks = _masks(folder / "ground_truth" / place.name, files) if place.name != GOOD else {}
         for unit, members in group_by_unit(files).items():
             for file in members:
-                mask = folder / "ground_truth" / place.name / f"{file.stem}_mask.png"
                 setup = file.stem.rpartition("_")[0] or file.stem
-                there = place.name != GOOD and mask.is_file()
-                found = Example(file, place.name, mask if there else None, unit, setup)
-                examples.append(found)
+                examples.append(Example(file, place.name, masks.get(file.stem), unit, setup))
     if not examples:
         raise DatasetError(f"{test}: no image in it")
     return examples
+
+
+def sheet_of(file: Path) -> str | None:
+    """Return the sheet that one of the station's own captures shows; None for other names."""
+    return file.stem.partition("_")[0] if _CAPTURE.fullmatch(file.stem) else None
+
+
+def _images(place: Path) -> list[Path]:
+    # A name that begins with a dot is what some systems lay beside a file, not a picture.
+    return sorted(
+        path
+        for path in place.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
+
+
+def _masks(folder: Path, files: list[Path]) -> dict[str, Path]:
+    """Find the masks by the stems of their images."""
+    found = {file.stem: folder / f"{file.stem}_mask.png" for file in files}
+    masks = {stem: mask for stem, mask in found.items() if mask.is_file()}
+    if not masks and folder.is_dir() and (strange := _images(folder)) and files:
+        wanted = found[files[0].stem].name
+        raise DatasetError(f"{strange[0]}: fits no image by its name; {wanted} would")
+    return masks
+
+
+def _refuse_unlabelled(test: Path) -> None:
+    for path in sorted(test.iterdir()):
+        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            raise DatasetError(f"{path}: lies in no class; move it to test/good or test/<defect>")
+
+
+def _refuse_one_name_twice(files: list[Path]) -> None:
+    """Two images of one stem in a class would share a mask."""
+    seen: dict[str, Path] = {}
+    for file in files:
+        other = seen.setdefault(file.stem, file)
+        if other != file:
+            raise DatasetError(f"{file}: named like {other}; masks go by the name")

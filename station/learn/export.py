@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.learn.collapse import CollapsedHead
-from station.learn.simplenet import Folded
+from station.dataset import sync_folder, write_durably
 from station.model import CARD, SUMS, WEIGHTS, ModelCard, list_models
 from station.preset import Preset
 from station.records import Image
+from station.torchscript import PARTS
 
 
 @dataclass(frozen=True)
@@ -58,21 +57,6 @@ class InputForm:
         return self.height + steps * self.height * 7 // 8, self.width + steps * self.width * 7 // 8
 
 
-class Network(nn.Module):
-    """Backbone and collapsed heads at the fixed input size."""
-
-    def __init__(self, backbone: nn.Module, pools: Sequence[nn.Module], folded: Folded) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = CollapsedHead(pools, folded.weight, folded.bias, folded.out)
-        self.eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the raw anomaly map."""
-        result: Tensor = self.head(self.backbone(images))
-        return result  # (M, 1, height / stride, width / stride)
-
-
 class Detector(nn.Module):
     """The tensor contract around a network: uint8 (N, C, H, W) to score (N) and map (N, h, w).
 
@@ -99,8 +83,12 @@ class Detector(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return score, the maximum of the map, and map."""
-        raw = self.network(self.prepare(frames))
-        whole = self.place(raw, frames.shape[0], frames.shape[2], frames.shape[3])
+        return self.finish(self.network(self.prepare(frames)), frames.shape[2], frames.shape[3])
+
+    def finish(self, raw: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Turn the network's answer for frames of this size into score and map."""
+        frames = raw.shape[0] // (self.tiles * self.tiles)
+        whole = self.place(raw, frames, height, width)
         # Dividing by the smoothed ones keeps the border at full weight.
         weights = F.conv2d(torch.ones_like(whole[:1]), self.kernel, padding=self.reach)
         smooth = F.conv2d(whole, self.kernel, padding=self.reach) / weights
@@ -189,29 +177,36 @@ def gaussian(sigma: float) -> Tensor:
 
 
 def freeze(detector: Detector) -> torch.jit.ScriptModule:
-    """Turn a detector into a frozen graph that needs none of this code."""
+    """Turn a detector into a graph that needs none of this code.
+
+    Network, what comes before and what after stay apart: another runtime or precision replaces the
+    network alone.
+    """
     detector.eval()
     example = torch.zeros(1, 3, detector.height, detector.width)
     network = detector.network
-    with torch.inference_mode(False), torch.no_grad(), _torchscript_is_meant():
-        detector.network = torch.jit.trace(  # type: ignore[no-untyped-call]
-            network, example, check_trace=False
+    with torch.inference_mode(False), torch.no_grad(), torchscript_is_meant():
+        if not isinstance(network, torch.jit.ScriptModule):
+            detector.network = torch.jit.trace(  # type: ignore[no-untyped-call]
+                network, example, check_trace=False
+            )
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(
+            torch.jit.script(detector), preserved_attrs=list(PARTS)
         )
-        frozen: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(detector))
     detector.network = network
     return frozen
 
 
-def to_bytes(frozen: torch.jit.ScriptModule) -> bytes:
-    """Serialise a frozen graph."""
+def to_bytes(frozen: torch.jit.ScriptModule, extra: dict[str, bytes] | None = None) -> bytes:
+    """Serialise a frozen graph, with files beside it in the same archive."""
     buffer = io.BytesIO()
-    with _torchscript_is_meant():
-        torch.jit.save(frozen, buffer)
+    with torchscript_is_meant():
+        torch.jit.save(frozen, buffer, _extra_files=extra)
     return buffer.getvalue()
 
 
 @contextmanager
-def _torchscript_is_meant() -> Iterator[None]:
+def torchscript_is_meant() -> Iterator[None]:
     """Silence torch's advice to use another format; DESIGN.md says why this one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -225,20 +220,21 @@ def write_model(
 ) -> ModelCard:
     """Put a model under the next free number, whole or not at all; return its final card."""
     home = workspace / "models" / card.name
+    made = not home.exists()
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".new-", dir=home))
     try:
-        _write(folder / WEIGHTS, weights)
-        _write(folder / SUMS, sums.encode())
+        write_durably(folder / WEIGHTS, weights)
+        write_durably(folder / SUMS, sums.encode())
         for entry, image in zip(card.golden, golden, strict=True):
             pixels = image if image.ndim == 2 else image[..., ::-1]
-            _write(folder / entry.file, cv2.imencode(".png", pixels)[1].tobytes())
+            write_durably(folder / entry.file, cv2.imencode(".png", pixels)[1].tobytes())
         while True:
             taken = [m for m in list_models(workspace) if m.startswith(f"{card.name}/")]
             version = max((int(m.partition("/")[2]) for m in taken), default=0) + 1
             card = card.model_copy(update={"version": version})
-            _write(folder / CARD, card_text(card).encode())
-            _sync(folder)
+            write_durably(folder / CARD, card_text(card).encode())
+            sync_folder(folder)
             try:
                 # Renaming onto a folder with content fails, so two trainings cannot collide.
                 folder.rename(home / str(version))
@@ -247,10 +243,13 @@ def write_model(
                     continue
                 raise
             (home / str(version)).chmod(0o755)
-            _sync(home)
+            sync_folder(home)
             return card
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # it stays where a model lies in it
+                home.rmdir()
 
 
 def card_text(card: ModelCard) -> str:
@@ -268,18 +267,3 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

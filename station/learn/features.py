@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from station.preset import Preset
 class Extractor(nn.Module):
     """Prepared frames (N, 3, H, W) to patches (N, P, D): backbone and neighbourhoods."""
 
-    def __init__(self, backbone: Backbone, pools: Sequence[nn.Module]) -> None:
+    def __init__(self, backbone: nn.Module, pools: Sequence[nn.Module]) -> None:
         super().__init__()
         self.backbone = backbone
         self.pools = nn.ModuleList(pools)
@@ -43,27 +44,33 @@ def pools_for(backbone: Backbone, preset: Preset) -> list[nn.Module]:
     return [AuthorsPool(channels, features) for channels in backbone.channels]
 
 
+class BankOptions(NamedTuple):
+    """At most `limit` patches are kept, equally many of each image, drawn by the seed."""
+
+    limit: int
+    seed: int
+
+
 def fill_bank(
     files: Sequence[Path],
     patches_of: Callable[[Path], Tensor],
-    limit: int,
-    seed: int,
+    options: BankOptions,
     path: Path,
     told: Callable[[int, int], None],
 ) -> None:
     """Write the patches of all files to `path`, an array (N, P, D) of half precision.
 
-    At most `limit` patches are kept, equally many of each image, drawn by the seed. `told` gets the
-    number of images done and the size of the whole in bytes, with 0 images before it is written.
+    `told` gets the number of images done and the size of the whole in bytes; first with 0 images,
+    before anything is written.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(options.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     bank: NDArray[np.float16] | None = None
     try:
         for i, file in enumerate(files):
             patches = patches_of(file)  # (P, D)
-            kept = min(len(patches), max(1, limit // len(files)))
+            kept = min(len(patches), max(1, options.limit // len(files)))
             if bank is None:
                 shape = len(files), kept, patches.shape[1]
                 told(0, 2 * math.prod(shape))

@@ -32,7 +32,8 @@ class HeldOut(NamedTuple):
     setups: list[str]  # likewise: what the shots of one setup share of their names
     good: list[float]
     scale: Scale
-    golden: list[Image]
+    good_golden: list[Image]
+    spoilt_golden: list[Image]
 
 
 def hold_out(images: TrainingImages, seed: int) -> list[TrainingImages]:
@@ -91,7 +92,7 @@ def score_held_out(
         )
     scale = Scale(raw_zero=zero, raw_one=one, synthetic_seed=seed, synthetic_kinds=synthetic.KINDS)
     typical = int(np.argsort(spoilt)[len(spoilt) // 2])
-    return HeldOut(units, setups, good, scale, [*plain, seen[typical]])
+    return HeldOut(units, setups, good, scale, plain, [seen[typical]])
 
 
 def unit_scores(held_out: HeldOut, setup_score: SetupScore) -> list[float]:

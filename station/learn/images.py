@@ -116,6 +116,43 @@ def check_alike(image: Image, path: Path, first: Image, first_path: Path) -> Non
         raise DatasetError(f"{first_path} has {sizes[0]} pixels, {path} has {sizes[1]}")
 
 
+class Reader:
+    """Reads files, each like the first one; all are checked before anything is learned."""
+
+    def __init__(self, images: TrainingImages) -> None:
+        self._sums: dict[Path, str] = {}
+        self._first: tuple[Path, Image] | None = None
+        seen: dict[str, tuple[str, Path]] = {}
+        for unit, files in images.units.items():
+            for file in files:
+                loaded = self._load(file)
+                twin_unit, twin = seen.setdefault(loaded.sha256, (unit, file))
+                if twin_unit != unit:
+                    # One to learn from and one to be measured on would tell nothing.
+                    raise DatasetError(f"{file} and {twin} are the same picture; keep one")
+                self._sums[file] = loaded.sha256
+        self.digest = hashlib.sha256("\n".join(sorted(seen)).encode()).hexdigest()
+
+    def read(self, path: Path) -> Image:
+        """Return a file's image; it must be the one that was checked."""
+        loaded = self._load(path)
+        if loaded.sha256 != self._sums[path]:
+            raise DatasetError(f"{path}: changed during training")
+        return loaded.image
+
+    def sums(self, folder: Path) -> str:
+        """List every file as `sha256sum` would, so that it can check them."""
+        lines = [f"{sha256}  {file.relative_to(folder)}" for file, sha256 in self._sums.items()]
+        return "\n".join(lines) + "\n"
+
+    def _load(self, path: Path) -> Loaded:
+        loaded = read_image(path)
+        if self._first is None:
+            self._first = path, loaded.image
+        check_alike(loaded.image, path, self._first[1], self._first[0])
+        return loaded
+
+
 def _cut_short(content: bytes) -> bool:
     # OpenCV fills what is missing with grey and says nothing.
     if content.startswith(b"\x89PNG"):

@@ -213,6 +213,25 @@ class _Member:
         self.head.eval()
 
 
+class Unfolded(nn.Module):
+    """A trained network as it was trained: slow, and what every faster form must agree with."""
+
+    def __init__(
+        self, backbone: nn.Module, pools: Sequence[nn.Module], heads: Sequence[Head]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pools = nn.ModuleList(pools)
+        self.heads = nn.ModuleList(heads)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the raw anomaly map (N, 1, h, w)."""
+        patches = patch_features(self.backbone(images), list(self.pools))  # (N, h, w, D)
+        answers = torch.stack([-head(patches.flatten(0, 2)) for head in self.heads]).mean(0)
+        return answers.reshape(patches.shape[:3])[:, None]
+
+
 class Folded(NamedTuple):
     """The mean of trained heads: -out @ leaky_relu(weight @ features + bias) is the anomaly map."""
 

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
+import io
 import os
-import pickle
 import platform
 import re
-import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from station.errors import ConfigError, DatasetError, ModelError
-from station.learn.backbones import load_backbone
+from station.errors import ConfigError, ModelError
+from station.learn.backbones import Backbone, load_backbone
+from station.learn.checkpoint import Checkpoint
+from station.learn.collapse import CollapsedHead
 from station.learn.curve import Curve
-from station.learn.export import Detector, InputForm, Network, freeze, to_bytes, write_model
-from station.learn.features import Extractor, fill_bank, open_bank, pools_for
-from station.learn.held_out import hold_out, score, score_held_out, to_frames, unit_scores
-from station.learn.images import Loaded, TrainingImages, check_alike, read_image
-from station.learn.simplenet import Fit, Head, fold
-from station.model import CurvePoint, Golden, ModelCard, ModelInput, Training, TrainingData
+from station.learn.export import Detector, InputForm, freeze, to_bytes, write_model
+from station.learn.features import BankOptions, Extractor, fill_bank, open_bank, pools_for
+from station.learn.held_out import HeldOut, hold_out, score, score_held_out, to_frames, unit_scores
+from station.learn.images import Reader, TrainingImages
+from station.learn.quantise import Int8Network, QuantisedBackbone, int8_file, quantised_backbone
+from station.learn.simplenet import Fit, Head, Unfolded, fold
+from station.model import Golden, ModelCard, ModelInput, Training, TrainingData
 from station.preset import DEFAULT, Preset
 from station.recipe import MODEL_PATTERN, SetupScore
 from station.records import Image
 
+# Between the network as trained and as exported; the int8 one rounds at another place.
+EXPORT_TOLERANCE = {"fp32": 1e-4, "int8": 0.05}
+CALIBRATION_IMAGES = 60  # for the ranges of int8; more changed nothing in trials
 THREADS = min(2, os.cpu_count() or 1)  # more changes the last digits of what is learned
 
 
@@ -46,6 +50,7 @@ class TrainOptions:
     seed: int = 0
     setup_score: SetupScore = "highest"  # how the recipe makes a sheet's score of its shots
     resume: bool = False
+    precision: Literal["fp32", "int8"] = "fp32"
 
 
 class Progress(NamedTuple):
@@ -79,14 +84,21 @@ def train(
     training = images.only(kept)
     torch.set_num_threads(THREADS)
     stop = stop or threading.Event()
-    reader = _Reader(images)
-    state = _State(workspace, options, reader.digest)
-    backbone = load_backbone(preset.backbone, preset.levels)
-    pools = pools_for(backbone, preset)
+    reader = Reader(images)
+    settings = [options.seed, options.precision, preset.model_dump(mode="json")]
+    checkpoint = Checkpoint(workspace, options.name, [reader.digest, *settings], options.resume)
     first = reader.read(training.files[0])
     height, width = first.shape[:2]
     form = InputForm.of_frames(height, width, preset)
-    prepare = Detector(torch.nn.Identity(), form, 0.0).prepare
+    prepare = Detector(nn.Identity(), form, 0.0).prepare
+    plain = load_backbone(preset.backbone, preset.levels)
+    backbone: Backbone | QuantisedBackbone = plain
+    if options.precision == "int8":
+        some = training.files[:: max(1, len(training.files) // CALIBRATION_IMAGES)]
+        frames = [prepare(to_frames(reader.read(file))) for file in some]
+        # Tiles of one frame come as a batch; the network takes them one by one.
+        backbone = quantised_backbone(plain, list(torch.split(torch.cat(frames), 1)))
+    pools = pools_for(plain, preset)
     extractor = Extractor(backbone, pools)
 
     def patches_of(image: Image) -> Tensor:
@@ -99,24 +111,31 @@ def train(
         if stop.is_set():
             raise TrainingStopped("stopped while reading the images; nothing was learned yet")
 
-    if not state.bank.exists():
-        read = reader.read
-        count, seed = preset.patches, options.seed
-        fill_bank(training.files, lambda f: patches_of(read(f)), count, seed, state.bank, cached)
-    bank = open_bank(state.bank)
+    if not checkpoint.bank.exists():
+        wanted = BankOptions(preset.patches, options.seed)
+        fill_bank(
+            training.files,
+            lambda file: patches_of(reader.read(file)),
+            wanted,
+            checkpoint.bank,
+            cached,
+        )
+    bank = open_bank(checkpoint.bank)
     fit = Fit(bank, preset, options.seed)
     curve = Curve(held_out[0].files, reader.read, patches_of, options.seed)
-    state.load(fit, curve)
-    _fit(fit, curve, state, preset.meta_epochs, progress, stop)
+    checkpoint.load(fit, curve)
+    _fit(fit, curve, checkpoint, preset.meta_epochs, progress, stop)
 
     def detector_of(heads: list[Head]) -> Detector:
-        network = Network(backbone, pools, fold(heads))
-        return Detector(network, form, preset.smoothing)
+        head = CollapsedHead(pools, *fold(heads))
+        if isinstance(backbone, QuantisedBackbone):
+            return Detector(Int8Network(backbone, head), form, preset.smoothing)
+        return Detector(nn.Sequential(backbone, head), form, preset.smoothing)
 
     detector = detector_of(fit.heads)
-    owners = [unit for unit, files in training.units.items() for _ in files]
     judges = [(part, detector) for part in held_out]
     if few:
+        owners = [unit for unit, files in training.units.items() for _ in files]
         judges = []
         for part in held_out:
             rows = [i for i, unit in enumerate(owners) if unit not in part.units]
@@ -129,15 +148,18 @@ def train(
         options.seed,
         lambda done, total: progress(Progress("held-out", done, total)),
     )
-    detector.zero.fill_(result.scale.raw_zero)
-    detector.gain.fill_(1.0 / (result.scale.raw_one - result.scale.raw_zero))
-    graph = freeze(detector)
-    weights = to_bytes(graph)
+    unfolded = Detector(Unfolded(backbone, pools, fit.heads), form, preset.smoothing)
+    for one in (detector, unfolded):
+        one.zero.fill_(result.scale.raw_zero)
+        one.gain.fill_(1.0 / (result.scale.raw_one - result.scale.raw_zero))
+    weights, golden = _export(detector, unfolded, result)
     card = ModelCard(
         name=options.name,
         version=1,
         detector="simplenet",
         backbone=preset.backbone,
+        precision=options.precision,
+        runtime="openvino" if options.precision == "int8" else "torchscript",
         sha256=hashlib.sha256(weights).hexdigest(),
         input=ModelInput(
             width=form.width,
@@ -162,17 +184,35 @@ def train(
             threads=THREADS,
             curve=tuple(curve.points),
         ),
-        golden=tuple(
-            Golden(file=f"golden-{i}.png", score=score(graph, image))
-            for i, image in enumerate(result.golden)
-        ),
+        golden=golden,
         held_out_scores=tuple(unit_scores(result, options.setup_score)),
         software=_software(),
         created=datetime.now(UTC),
     )
-    card = write_model(workspace, card, weights, result.golden, reader.sums(images.folder))
-    state.remove()
+    images_golden = [*result.good_golden, *result.spoilt_golden]
+    card = write_model(workspace, card, weights, images_golden, reader.sums(images.folder))
+    checkpoint.remove()
     return card
+
+
+def _export(
+    detector: Detector, unfolded: Detector, result: HeldOut
+) -> tuple[bytes, tuple[Golden, ...]]:
+    """Freeze; refuse what does not score the golden images like the network that was trained."""
+    int8 = isinstance(detector.network, Int8Network)
+    weights = int8_file(detector) if int8 else to_bytes(freeze(detector))
+    graph = detector if int8 else torch.jit.load(io.BytesIO(weights))  # type: ignore[no-untyped-call]
+    golden = []
+    images = [(image, False) for image in result.good_golden]
+    images += [(image, True) for image in result.spoilt_golden]
+    for i, (image, spoilt) in enumerate(images):
+        found, trained = score(graph, image), score(unfolded, image)
+        if not abs(found - trained) <= EXPORT_TOLERANCE["int8" if int8 else "fp32"]:
+            raise ModelError(
+                f"the exported model scores {found:.6f} where the trained one scores {trained:.6f}"
+            )
+        golden.append(Golden(file=f"golden-{i}.png", score=found, spoilt=spoilt))
+    return weights, tuple(golden)
 
 
 class TrainingStopped(Exception):
@@ -182,13 +222,13 @@ class TrainingStopped(Exception):
 def _fit(
     fit: Fit,
     curve: Curve,
-    state: _State,
+    checkpoint: Checkpoint,
     meta_epochs: int,
     progress: Callable[[Progress], None],
     stop: threading.Event,
 ) -> None:
     """Train to the last meta-epoch, saving the state after each."""
-    state.save(fit, curve)
+    checkpoint.save(fit, curve)
     while fit.done < meta_epochs:
         steps = []
         for step in fit.meta_epoch():
@@ -196,10 +236,10 @@ def _fit(
             if stop.is_set():
                 raise TrainingStopped(
                     f"stopped after {len(curve.points)} of {meta_epochs} meta-epochs, kept in "
-                    f"{state.folder}; the same command with --resume goes on"
+                    f"{checkpoint.folder}; the same command with --resume goes on"
                 )
         point = curve.measure(fit.heads, steps)
-        state.save(fit, curve)
+        checkpoint.save(fit, curve)
         note = f"loss {point.loss:.3f}, on the right side: good {point.good_right:.0%}, "
         note += f"noisy {point.noisy_right:.0%}"
         progress(Progress("training", fit.done, meta_epochs, note))
@@ -211,79 +251,6 @@ def _run(fit: Fit, meta_epochs: int, stop: threading.Event) -> None:
         for _ in fit.meta_epoch():
             if stop.is_set():
                 raise TrainingStopped("stopped while holding out; --resume goes on")
-
-
-class _State:
-    """What a stopped training leaves under run/training/, named after all that decides it."""
-
-    def __init__(self, workspace: Path, options: TrainOptions, digest: str) -> None:
-        decides = [digest, options.name, options.seed, options.preset.model_dump(mode="json")]
-        key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
-        self.folder = workspace / "run" / "training" / f"{options.name}-{key}"
-        self.bank = self.folder / "features.npy"
-        self._saved = self.folder / "state.pt"
-        if options.resume and not self._saved.exists():
-            raise ConfigError(
-                f"{self.folder}: no training to resume with these images, preset, name and seed"
-            )
-        if not options.resume:
-            self.remove()
-
-    def save(self, fit: Fit, curve: Curve) -> None:
-        unfinished = self._saved.with_suffix(".part")
-        points = [point.model_dump() for point in curve.points]
-        torch.save({"fit": fit.state(), "curve": points}, unfinished)
-        unfinished.replace(self._saved)
-
-    def load(self, fit: Fit, curve: Curve) -> None:
-        if not self._saved.exists():
-            return
-        try:
-            saved = torch.load(self._saved, weights_only=True)
-            fit.resume(saved["fit"])
-            curve.points.extend(CurvePoint.model_validate(point) for point in saved["curve"])
-        except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            raise ModelError(f"{self._saved}: cannot be read; train without --resume") from error
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class _Reader:
-    """Reads files, each like the first one; all are checked before anything is learned."""
-
-    def __init__(self, images: TrainingImages) -> None:
-        self._sums: dict[Path, str] = {}
-        self._first: tuple[Path, Image] | None = None
-        seen: dict[str, tuple[str, Path]] = {}
-        for unit, files in images.units.items():
-            for file in files:
-                loaded = self._load(file)
-                twin_unit, twin = seen.setdefault(loaded.sha256, (unit, file))
-                if twin_unit != unit:
-                    # One to learn from and one to be measured on would tell nothing.
-                    raise DatasetError(f"{file} and {twin} are the same picture; keep one")
-                self._sums[file] = loaded.sha256
-        self.digest = hashlib.sha256("\n".join(sorted(seen)).encode()).hexdigest()
-
-    def read(self, path: Path) -> Image:
-        """Return a file's image; it must be the one that was checked."""
-        loaded = self._load(path)
-        if loaded.sha256 != self._sums[path]:
-            raise DatasetError(f"{path}: changed during training")
-        return loaded.image
-
-    def sums(self, folder: Path) -> str:
-        """List every file as `sha256sum` would, so that it can check them."""
-        lines = [f"{sha256}  {file.relative_to(folder)}" for file, sha256 in self._sums.items()]
-        return "\n".join(lines) + "\n"
-
-    def _load(self, path: Path) -> Loaded:
-        loaded = read_image(path)
-        if self._first is None:
-            self._first = path, loaded.image
-        check_alike(loaded.image, path, self._first[1], self._first[0])
-        return loaded
 
 
 def _software() -> dict[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from station.config import LoadedCell, load_cell
-from station.errors import ConfigError, StationError
+from station.errors import ConfigError, DatasetError, StationError
 from station.geometry import Pose
 from station.kinematics import Joints, inverse
 from station.sim.arm import Arm
@@ -156,6 +156,11 @@ def _station_cell(cell: LoadedCell, address: str, folder: Path) -> Path:
 
 def _run_beside(options: SimOptions, command: list[str]) -> int:
     """Start the controller, run the command beside it, end with the command's exit code."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)  # while it starts; then the command's own end counts
     controller = subprocess.Popen(  # noqa: S603 - this interpreter, these options
         [sys.executable, "-m", "station.sim", *_arguments(options)],
         stdout=subprocess.PIPE,
@@ -180,10 +185,12 @@ def _run_beside(options: SimOptions, command: list[str]) -> int:
 
 
 def _run_command(command: list[str], environment: dict[str, str]) -> int:
+    # `station` is found beside this interpreter even where its environment is not activated.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     try:
         child = subprocess.Popen(  # noqa: S603 - the user's own command
             command,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, "PATH": path},
             preexec_fn=die_with_parent,
             start_new_session=True,  # so Ctrl-C reaches it once, from here
         )
@@ -255,6 +262,10 @@ def main() -> int:
     except StationError as error:
         print(f"station sim: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        # A journal or truth folder that cannot be written: the machine's fault, not a bug.
+        print(f"station sim: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        return DatasetError.exit_code
 
 
 if __name__ == "__main__":

@@ -20,6 +20,12 @@ STOPS = {
     "safeguard_stop": Safety.SAFEGUARD_STOP,
     "emergency_stop": Safety.ROBOT_EMERGENCY_STOP,
 }
+FARTHEST_M = 1.0
+TAKES = {
+    "offset": "X Y Z in metres, at most 1",
+    "slider": "one number from 0 to 1",
+    "input": "a line from 0 to 17 and 0 or 1",
+}
 
 
 class FaultPort:
@@ -59,9 +65,14 @@ class FaultPort:
         self._journal.write("fault", command=" ".join(words))
         try:
             known = await self._carry_out(name, arguments)
-        except ValueError as error:
-            return _refusal(f"{name}: {error}")
-        return {"ok": True} if known else _refusal(f"no command '{name}'")
+        except ValueError:
+            return _refusal(f"{name} takes {TAKES[name]}")
+        return {"ok": True} if known else _refusal(f"no fault '{name}'; there are {self._known()}")
+
+    def _known(self) -> str:
+        return ", ".join(
+            sorted({"state", "accept", "local", "remote"} | {*STOPS, *self._commands, *TAKES})
+        )
 
     async def _carry_out(self, name: str, arguments: list[str]) -> bool:
         controller = self._controller
@@ -72,21 +83,27 @@ class FaultPort:
         elif name == "accept":
             await self._ports.open()
         elif name == "offset":
-            x, y, z = map(float, arguments)
+            x, y, z = (_within(word, -FARTHEST_M, FARTHEST_M) for word in arguments)
             controller.arm.offset_m = (x, y, z)
         elif name == "slider":
-            (fraction,) = map(float, arguments)
-            controller.arm.slider = max(0.0, min(1.0, fraction))
+            (controller.arm.slider,) = (_within(word, 0.0, 1.0) for word in arguments)
         elif name == "input":
             line, value = map(int, arguments)
-            if not 0 <= line < 18:
-                raise ValueError(f"inputs are 0 to 17, not {line}")
+            if line not in range(18) or value not in (0, 1):
+                raise ValueError
             controller.set_input(line, bool(value))
         elif name in ("local", "remote"):
             controller.remote = name == "remote"
         else:
             return False
         return True
+
+
+def _within(word: str, low: float, high: float) -> float:
+    value = float(word)
+    if not low <= value <= high:  # NaN is refused too
+        raise ValueError
+    return value
 
 
 def _refusal(error: str) -> dict[str, object]:
@@ -105,6 +122,10 @@ def send(address: str, command: str) -> str:
         raise ConfigError(
             f"no simulator answers at {address}: {error.strerror or error}"
         ) from error
-    if not json.loads(answer or "{}").get("ok"):
-        raise ConfigError(f"the simulator refused: {answer}")
+    try:
+        told = json.loads(answer)
+    except ValueError as error:
+        raise ConfigError(f"what answers at {address} is no simulator of this version") from error
+    if not told["ok"]:
+        raise ConfigError(told["error"])
     return answer

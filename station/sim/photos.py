@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class Photographs:
     def __init__(self, folder: Path, size: tuple[int, int] | None = None) -> None:
         self.entries = find(folder)
         self._resize = size
+        self._told_resized = False
         first = decode(self.entries[0].path)
         self.color = first.ndim == 3
         self.size = size or (first.shape[1], first.shape[0])
@@ -49,6 +51,7 @@ class Photographs:
             mask = np.where(drawn > 127, 255, 0).astype(np.uint8)
         if self._resize is None:
             return image, mask
+        self._tell_resized(entry.path, image)
         if image.ndim == 3 and not self.color:
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
         if image.ndim == 2 and self.color:
@@ -56,6 +59,16 @@ class Photographs:
         image = np.asarray(cv2.resize(image, self._resize, interpolation=cv2.INTER_AREA), np.uint8)
         mask = np.asarray(cv2.resize(mask, self._resize, interpolation=cv2.INTER_NEAREST), np.uint8)
         return image, mask
+
+    def _tell_resized(self, path: Path, image: Bytes) -> None:
+        """Say once that what the camera sees is no longer the file, pixel for pixel."""
+        height, width = image.shape[:2]
+        if not self._told_resized and (width, height) != self._resize:
+            self._told_resized = True
+            sys.stderr.write(
+                f"station sim: photographs are resized to {self.size[0]}x{self.size[1]} pixels; "
+                f"{path} has {width}x{height}\n"
+            )
 
     def _check_alike(self, first: Bytes) -> None:
         """Refuse a folder whose pictures one camera could not have taken."""

@@ -18,7 +18,7 @@ from camera_feed import CameraFeed, write_pfs
 from numpy.typing import NDArray
 from pypylon import genicam
 
-from station.devices import basler
+from station.devices import basler, basler_exposure
 from station.errors import (
     ConfigError,
     DeviceError,
@@ -195,15 +195,15 @@ def test_values_out_of_range_are_refused_and_change_nothing() -> None:
 def test_classic_node_names_work_and_raw_gain_takes_only_zero(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(basler, "EXPOSURE_NODES", ("NoSuchNode", "ExposureTimeAbs"))
-    monkeypatch.setattr(basler, "GAIN_NODES", ("NoSuchNode", "GainRaw"))
+    monkeypatch.setattr(basler_exposure, "TIME_NODES", ("NoSuchNode", "ExposureTimeAbs"))
+    monkeypatch.setattr(basler_exposure, "GAIN_NODES", ("NoSuchNode", "GainRaw"))
     with opened() as camera:
         camera.configure(7000, 0)
         assert camera._camera.ExposureTimeAbs.Value == pytest.approx(7000)
         assert camera.trigger().gain_db == 0
         with pytest.raises(DeviceError, match="GainRaw in steps of its own; use gain_db: 0"):
             camera.configure(7000, 2)
-    monkeypatch.setattr(basler, "GAIN_NODES", ("NoSuchNode",))
+    monkeypatch.setattr(basler_exposure, "GAIN_NODES", ("NoSuchNode",))
     with pytest.raises(DeviceError, match="has none of NoSuchNode"), opened():
         pass
 
@@ -235,7 +235,7 @@ def test_picture_nobody_asked_for_is_never_returned(feed: CameraFeed) -> None:
     with opened() as camera:
         feed.show(picture(7))
         camera._camera.ExecuteSoftwareTrigger()
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 10
         while camera._camera.NumReadyBuffers.Value == 0:
             assert time.monotonic() < deadline
             time.sleep(0.005)

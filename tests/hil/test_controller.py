@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 from conftest import ROOT, Simulator
 
+from station.errors import ConfigError
+from station.sim.faults import send
+
 CLIENT = Path(__file__).with_name("ur_client.py")
 SMALL = ("--size", "320", "268")
 
@@ -294,3 +297,24 @@ for attempt in range(2):
     camera.Attach(pylon.TlFactory.GetInstance().CreateDevice(info))
 print(json.dumps({"size": size, "digests": digests}))
 """
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("slider", "slider takes one number from 0 to 1"),
+        ("slider nan", "slider takes one number from 0 to 1"),
+        ("slider 1.5", "slider takes one number from 0 to 1"),
+        ("offset 1", "offset takes X Y Z in metres"),
+        ("offset inf 0 0", "offset takes X Y Z in metres"),
+        ("input 18 1", "input takes a line from 0 to 17 and 0 or 1"),
+        ("unicorn é", "no fault 'unicorn'; there are accept, cut, emergency_stop, freeze"),
+    ],
+)
+def test_a_fault_nobody_can_have_meant_is_refused_in_words(
+    sim: Simulator, command: str, expected: str
+) -> None:
+    before = sim.send("state")["slider"]
+    with pytest.raises(ConfigError, match=expected):
+        send(sim.address, command)
+    assert sim.send("state")["slider"] == before

@@ -182,7 +182,8 @@ def nan_weights() -> bytes:
     import torch
 
     from station.learn.backbones import random_backbone
-    from station.learn.export import Detector, InputForm, Network, freeze, to_bytes
+    from station.learn.collapse import CollapsedHead
+    from station.learn.export import Detector, InputForm, freeze, to_bytes
     from station.learn.local import AveragePool
     from station.learn.simplenet import Folded
 
@@ -192,7 +193,9 @@ def nan_weights() -> bytes:
         torch.zeros(8, sum(backbone.channels)), torch.full((8,), torch.nan), torch.ones(8)
     )
     form = InputForm.of_frames(96, 128, PRESET)
-    return to_bytes(freeze(Detector(Network(backbone, pools, folded), form, 1.0)))
+    return to_bytes(
+        freeze(Detector(torch.nn.Sequential(backbone, CollapsedHead(pools, *folded)), form, 1.0))
+    )
 
 
 def test_a_stopped_training_goes_on_where_it_was(trained: Path, tmp_path: Path) -> None:

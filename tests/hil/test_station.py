@@ -178,7 +178,8 @@ def test_captured_pictures_are_those_the_journal_names(station: Station) -> None
 
     labelled = station.run(f"label --recipe two --from {station.sim.truth} --json")
     assert labelled.code == 0, labelled.err
-    assert sum(json.loads(labelled.lines[0]).values()) == 2 * SHOTS
+    (told,) = labelled.rows()
+    assert (sum(told["labels"].values()), told["unmatched"]) == (2 * SHOTS, 0)
     masks = sorted((station.folder / "data/two/ground_truth").rglob("*.png"))
     assert masks
     for mask in masks:
@@ -213,6 +214,9 @@ def test_ctrl_c_finishes_the_shot_and_the_same_command_continues(station: Statio
     assert (first.complete, second.complete) == (True, False)
     assert 0 < len(second.captures) < SHOTS
     assert second.reasons[0].startswith("stopped")
+    assert len(list((station.folder / "data/two/train/good").iterdir())) == SHOTS
+    half = station.folder / "data/two/incomplete/good"
+    assert sorted(p.name for p in half.iterdir()) == sorted(c.file for c in second.captures)
 
     again = station.run(command)
     assert again.code == 0, again.err
@@ -292,7 +296,7 @@ def test_a_fault_in_a_sheet_ends_the_run_and_nothing_moves_after(
     assert 1 <= len(manifest.captures) < SHOTS
     assert manifest.reasons
     for capture in manifest.captures:
-        assert (station.folder / "data/two/train/good" / capture.file).is_file()
+        assert (station.folder / "data/two/incomplete/good" / capture.file).is_file()
     tripped = station.journal("fault")[-1]["t"]
     after = [event for event in station.moves() if event["t"] > tripped + 0.1]
     assert after == []
@@ -459,6 +463,56 @@ def test_a_stop_in_a_sheet_leaves_it_without_a_verdict(inspection: Inspection) -
     assert inspection.rises(ACCEPT) == inspection.rises(REJECT) == []
     tripped = station.journal("fault")[-1]["t"]
     assert [event for event in station.moves() if event["t"] > tripped + 0.1] == []
+
+
+@pytest.mark.parametrize(
+    ("signals", "code", "reason"),
+    [
+        ([signal.SIGTERM], 143, "the station was told to end"),
+        ([signal.SIGINT, signal.SIGINT], 130, "stopped by Ctrl-C"),
+    ],
+)
+@pytest.mark.parametrize("form", ["--json", ""])
+def test_a_sheet_that_is_broken_off_is_told_and_recorded_as_none(
+    inspection: Inspection, signals: list[signal.Signals], code: int, reason: str, form: str
+) -> None:
+    inspection.judge_by("toy/1", 0.9)
+    station = inspection.station
+    process = station.start(f"inspect --recipe two --sheets 2 {form}")
+    wait_until(lambda: pictures(station))
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.05)
+    ended = Ended.of(process)
+    assert ended.code == code, ended.err
+    assert "Traceback" not in ended.err
+    ((_, manifest),) = inspection.records()
+    assert (manifest.verdict, manifest.score, manifest.complete) == ("none", None, False)
+    assert manifest.reasons == (reason,)
+    (line,) = ended.lines
+    if form:
+        row = json.loads(line)
+        assert (row["sheet"], row["verdict"], row["score"]) == (manifest.sheet, "none", None)
+        assert row["reasons"] == [reason]
+        assert len(row["captures"]) == len(manifest.captures)
+    else:
+        assert line.split()[:2] == [manifest.sheet, "NONE"]
+    assert inspection.rises(ACCEPT) == inspection.rises(REJECT) == []
+    assert not station.sim.send("state")["moving"]
+
+
+def test_a_stop_on_the_way_back_leaves_the_verdict_and_tells_it(inspection: Inspection) -> None:
+    inspection.judge_by("toy/1", 0.9)
+    station = inspection.station
+    process = station.start("inspect --recipe two --sheets 2 --json")
+    wait_until(lambda: inspection.rises(ACCEPT))
+    station.sim.send("protective_stop")
+    ended = Ended.of(process)
+    assert ended.code == 3, ended.err
+    assert "protective stop" in ended.complaint()
+    ((_, manifest),) = inspection.records()
+    assert manifest.verdict == "accept"
+    assert [(row["sheet"], row["verdict"]) for row in ended.rows()] == [(manifest.sheet, "accept")]
 
 
 def test_a_killed_inspection_leaves_a_record_without_a_verdict(inspection: Inspection) -> None:

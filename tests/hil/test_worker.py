@@ -218,3 +218,18 @@ def test_a_child_never_outlives_its_parent(target: str, tmp_path: Path) -> None:
     parent.stdout.close()
     assert gone(pid)
     assert (tmp_path / "closed").exists() == (target == "Stays")
+
+
+@pytest.mark.parametrize("hanging", [True, False])
+def test_a_child_that_gives_up_says_why_even_between_requests(
+    start: Callable[..., Worker], hanging: bool
+) -> None:
+    worker = start()
+    worker.request("give_up_after", 0.2, deadline_s=1)
+    if not hanging:
+        assert gone(worker.pid, 2.0)
+    with pytest.raises(RobotStopped, match="given up; look at it"):
+        worker.request("sleep", 30.0, deadline_s=5)
+    assert gone(worker.pid)
+    with pytest.raises(WorkerError):
+        worker.request("pid", deadline_s=1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NoReturn
 
 from station.errors import RobotStopped
-from station.worker import parent_age_s
+from station.worker import give_up, parent_age_s
 
 
 class Server:
@@ -36,6 +37,11 @@ class Server:
     def sleep(self, seconds: float) -> str:
         time.sleep(seconds)
         return "slept"
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have a thread end the process, whatever this one does meanwhile."""
+        error = RobotStopped("robot", "given up", "look at it")
+        threading.Timer(seconds, give_up, (error, lambda: None)).start()
 
     def hold_interpreter(self) -> None:
         """As a vendor's constructor does: no other Python thread gets a turn."""

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from arm_double import HOME, ArmDouble
 
-from station.check import Finding, check_reach, check_recipe
+from station.cell import check_settings_file
+from station.check import Finding, _check_frames, check_reach, check_recipe
 from station.config import LoadedCell, load_cell
+from station.errors import ConfigError
+from station.model import load_card
 from station.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +110,51 @@ def test_a_driver_that_does_not_exist_is_an_error_of_the_cell_file(desk: Desk) -
     desk.edit("calibration/sim.yaml", "driver: ur", "driver: kuka")
     with pytest.raises(Exception, match=r"sim\.yaml:6: robot\.driver: no driver 'kuka'"):
         desk.findings()
+
+
+@pytest.mark.parametrize(
+    "host", ["a b", "", "192.168..1", "192.168.1", "192.168.1.300", "x" * 70, "-ur", "é", "ur/5"]
+)
+def test_a_host_that_cannot_be_one_is_an_error_of_the_cell_file(desk: Desk, host: str) -> None:
+    desk.edit("calibration/sim.yaml", "host: 127.0.0.50", f"host: '{host}'")
+    with pytest.raises(ConfigError, match=r"sim\.yaml:\d+: robot\.settings\.host: .* no IPv4"):
+        desk.findings()
+
+
+@pytest.mark.parametrize("host", ["ur5", "ur_5.line-2.example", "192.168.56.101", "ur-5.local"])
+def test_a_host_need_not_answer_to_be_checked(desk: Desk, host: str) -> None:
+    desk.edit("calibration/sim.yaml", "host: 127.0.0.50", f"host: {host}")
+    assert desk.errors() == []
+
+
+def pfs_named(desk: Desk, text: str | None) -> None:
+    """Name a settings file in the cell file, and write it unless text is None."""
+    if text is not None:
+        (desk.folder / "calibration" / "one.pfs").write_text(text, encoding="utf-8")
+    old = "    host: none"
+    desk.edit("calibration/sim.yaml", old, f"{old}\n    pfs: calibration/one.pfs")
+
+
+def test_a_settings_file_that_is_not_there_is_an_error_of_the_cell_file(desk: Desk) -> None:
+    pfs_named(desk, None)
+    where = r"sim\.yaml:\d+: camera\.settings\.pfs: .*one\.pfs: No such file"
+    with pytest.raises(ConfigError, match=where):
+        check_settings_file(desk.cell(), desk.folder)
+    (desk.folder / "calibration" / "one.pfs").write_text("Width\t640\n")
+    check_settings_file(desk.cell(), desk.folder)
+
+
+def test_a_camera_that_takes_other_pictures_than_the_model_knows_is_warned_of(desk: Desk) -> None:
+    card = load_card(ROOT, "glassfiber/1")
+    width, height = card.input.frame_width, card.input.frame_height
+    pfs = desk.folder / "one.pfs"
+    pfs.write_text(f"# {{pfs}}\nWidth\t{width}\nHeight\t{height}\nPixelFormat\tMono8\n")
+    assert list(_check_frames(str(pfs), card)) == []
+    pfs.write_text(f"Width\t640\nHeight\t{height}\nPixelFormat\tBGR8\n")
+    told = [finding.what for finding in _check_frames(str(pfs), card)]
+    assert len(told) == 2
+    assert "Width 640, but the model learned from pictures with" in told[0]
+    assert "PixelFormat BGR8" in told[1]
 
 
 def test_the_robot_is_asked_about_every_pose(desk: Desk) -> None:

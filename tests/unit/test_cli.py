@@ -63,6 +63,21 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
         "sim --speed 0",
         "sim --size 10",
         "sim --defect-rate 1.1",
+        "sim --size ²x²",
+        "sim --size 99999x99999",
+        "sim --seed -1",
+        "where --name Übel",
+        "where --name a_b",
+        "sim --address 8.8.8.8",
+        "sim --address 300.1.1.1",
+        "fault --address localhost state",
+        "train --input-size 100",
+        "train --model ../x",
+        "train --model glassfiber/1",
+        "train --images 0",
+        "train --seed -1",
+        "train --tiles 9",
+        "bench cycle --seed 1e3",
     ],
 )
 def test_a_wrong_command_line_ends_with_usage_and_code_2(
@@ -72,6 +87,42 @@ def test_a_wrong_command_line_ends_with_usage_and_code_2(
         main(line.split())
     assert ended.value.code == 2
     assert "usage: station" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "inspect --sheets x",
+            "argument --sheets: a whole number from 1 on is needed, not 'x'",
+        ),
+        ("sim --speed fast", "argument --speed: a number above zero is needed, not 'fast'"),
+        (
+            "train --input-size 100",
+            "argument --input-size: a multiple of 32 from 64 to 2048 is needed, not '100'",
+        ),
+        ("score --model a/1 --threshold nan f.png", "a finite number is needed, not 'nan'"),
+        ("capture --label Nut", "argument --label: lower-case letters, digits, - and _"),
+        ("sim --size 10", "argument --size: a size such as 1224x1024, of at most 8192 pixels"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_the_option_takes(
+    line: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(line.split())
+    *_, last = said(capsys)[1]
+    assert expected in last
+
+
+def test_a_folder_whose_name_cannot_be_a_models_ends_with_code_2(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = workspace / "My Data"
+    (folder / "train" / "good").mkdir(parents=True)
+    assert main(["train", "--dataset", str(folder), "--workspace", str(workspace)]) == 2
+    (line,) = said(capsys)[1]
+    assert "'My Data' cannot be a model's name; choose one with --model" in line
 
 
 def test_the_simulators_command_keeps_its_own_options() -> None:
@@ -109,6 +160,8 @@ def test_a_folder_that_is_no_workspace_ends_with_one_line_and_code_2(
         ("use none", "no recipe 'none' in"),
         ("capture --recipe glassfiber --cell none.yaml", "none.yaml: no such cell file"),
         ("check --recipe wrong", "recipes/wrong.yaml:1: x: unknown key"),
+        ("check --recipe=", "recipe ''"),
+        ("capture --recipe=", "recipe ''"),
         ("snap --out a.jpg", "a.jpg: pictures are kept lossless; name a .png file"),
         ("snap --out none/a.png", "none: no such folder"),
     ],
@@ -175,10 +228,11 @@ def test_labels_that_match_nothing_say_so(
 ) -> None:
     (workspace / "truth").mkdir()
     line = ["label", "--recipe", "glassfiber", "--from", str(workspace / "truth")]
-    assert main([*line, "--workspace", str(workspace)]) == 0
-    assert said(capsys)[0] == ["nothing matched"]
-    assert main([*line, "--json", "--workspace", str(workspace)]) == 0
-    assert said(capsys)[0] == ["{}"]
+    assert main([*line, "--workspace", str(workspace)]) == 5
+    out, err = said(capsys)
+    assert out == []
+    (problem,) = err
+    assert "truth: belongs to none of the 0 pictures captured in" in problem
 
 
 def test_labels_from_a_folder_that_is_not_there_end_with_code_5(

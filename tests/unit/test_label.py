@@ -32,10 +32,15 @@ def truth(tmp_path: Path) -> Path:
 
 
 def captured(
-    dataset: Dataset, sheet: str = SHEET, label: str = "good", split: str = "train"
+    dataset: Dataset,
+    sheet: str = SHEET,
+    *,
+    label: str = "good",
+    split: str = "train",
+    complete: bool = True,
 ) -> Manifest:
     folder = dataset.begin("capture", sheet)
-    record = manifest(sheet, label=label, split=split)
+    record = manifest(sheet, label=label, split=split, complete=complete)
     for number, capture in enumerate(record.captures, start=1):
         save_image(folder / capture.file, picture(number))
     dataset.record_capture(folder, record)
@@ -70,7 +75,7 @@ def test_a_known_defect_moves_its_sheet_to_test_with_its_mask(
     paint(truth / f"{first.pixels_sha256}.png")
     say(truth, second, "nut", "good")
     say(truth, third, "nut", "good")
-    assert attach(dataset, truth) == {"nut": 1, "good": 2}
+    assert attach(dataset, truth) == ({"good": 2, "nut": 1}, 0)
     assert tree(dataset) == [
         f"ground_truth/nut/{SHEET}_left_1_mask.png",
         f"test/good/{second.file}",
@@ -97,7 +102,7 @@ def test_a_good_sheet_stays_in_train_without_masks(dataset: Dataset, truth: Path
         say(truth, capture, "good")
         paint(truth / f"{capture.pixels_sha256}.png", np.zeros((6, 8), np.uint8))
     before = tree(dataset)
-    assert attach(dataset, truth) == {"good": 3}
+    assert attach(dataset, truth) == ({"good": 3}, 0)
     assert tree(dataset) == before
 
 
@@ -107,16 +112,28 @@ def test_attaching_twice_changes_nothing_more(dataset: Dataset, truth: Path) -> 
     paint(truth / f"{first.pixels_sha256}.png")
     attach(dataset, truth)
     before = tree(dataset)
-    assert attach(dataset, truth) == {"nut": 1}
+    assert attach(dataset, truth) == ({"nut": 1}, 2)
     assert tree(dataset) == before
     assert_consistent(dataset)
 
 
-def test_pictures_nobody_knows_stay_where_they_are(dataset: Dataset, truth: Path) -> None:
+def test_a_folder_that_belongs_to_no_picture_is_refused(dataset: Dataset, truth: Path) -> None:
     captured(dataset)
+    paint(truth / "some_other_picture_mask.png")
     before = tree(dataset)
-    assert attach(dataset, truth) == {}
+    with pytest.raises(DatasetError, match="truth: belongs to none of the 3 pictures"):
+        attach(dataset, truth)
     assert tree(dataset) == before
+
+
+def test_a_sheet_that_was_broken_off_is_left_alone(dataset: Dataset, truth: Path) -> None:
+    known = captured(dataset).captures[0]
+    half = captured(dataset, "s1-0001-000002", complete=False).captures[0]
+    for capture in (known, half):
+        paint(truth / f"{Path(capture.file).stem}_mask.png")
+    assert attach(dataset, truth) == ({"defect": 1}, 2)
+    assert f"incomplete/good/{half.file}" in tree(dataset)
+    assert_consistent(dataset)
 
 
 def test_a_mask_painted_by_hand_is_found_by_the_pictures_name(

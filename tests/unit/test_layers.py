@@ -29,11 +29,13 @@ ALLOWED: dict[str, set[str]] = {
     "dataset": FILES,
     "worker": {"errors"},
     "devices": FILES | {"worker"},
-    "torchscript": FILES,
+    "openvino_runtime": FILES,
+    "torchscript": FILES | {"openvino_runtime"},
     "model": FILES | {"worker", "preset"},
     "session": FILES | {"dataset"},
     "label": FILES | {"dataset"},
     "workspace": FILES | {"dataset"},
+    "revisions": FILES | {"dataset"},
     "teach": FILES | {"dataset", "devices"},
     "collect": FILES | {"dataset", "devices"},
     "motion": FILES | {"devices"},
@@ -51,13 +53,15 @@ ALLOWED: dict[str, set[str]] = {
     "run_report": FILES | {"dataset", "label", "model", "intervals", "report"},
     "heatmap": FILES,
     "learn": FILES
-    | {"dataset", "model", "torchscript", "learn", "worker", "intervals", "preset", "heatmap"},
+    | {"dataset", "model", "torchscript", "openvino_runtime", "learn", "worker", "intervals"}
+    | {"preset", "heatmap"},
     "evaluation_figures": FILES | {"model", "page", "learn"},
     "evaluation_report": FILES | {"model", "heatmap", "page", "learn", "evaluation_figures"},
+    "experiment_report": {"page", "heatmap", "learn", "evaluation_figures", "evaluation_report"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }
 ONLY_IN = {
-    "pypylon": {"station/devices/basler.py"},
+    "pypylon": {"station/devices/basler.py", "station/devices/basler_exposure.py"},
     "rtde_control": {"station/devices/ur_child.py"},
     "rtde_receive": {"station/devices/ur_child.py"},
     "rtde_io": {"station/devices/ur_child.py"},
@@ -65,6 +69,8 @@ ONLY_IN = {
     "torch": {"station/torchscript.py"},
     "torchvision": set[str](),
     "timm": set[str](),
+    "openvino": {"station/openvino_runtime.py"},
+    "nncf": {"station/learn/quantise.py"},
 }
 
 

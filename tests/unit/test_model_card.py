@@ -1,6 +1,7 @@
 """Cards are read strictly, and models on disk are refused when anything about them is off."""
 
 import hashlib
+import resource
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from station.errors import ConfigError, ModelError
+from station.errors import ConfigError, DatasetError, ModelError
 from station.learn.export import card_text, write_model
 from station.learn.images import TrainingImages
 from station.learn.metrics import held_out_rejects
@@ -66,6 +67,24 @@ def test_a_model_is_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "models" / "cloth" / "1" / "weights.pt").read_bytes() == b"\x01"
     assert list_models(tmp_path) == ["cloth/1", "cloth/2", "cloth/3"]
     assert sorted(p.name for p in (tmp_path / "models" / "cloth").iterdir()) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("before", [(), ("1",)])
+def test_a_full_disk_leaves_the_models_as_they_were(
+    tmp_path: Path, before: tuple[str, ...]
+) -> None:
+    for _ in before:
+        write_model(tmp_path, card(), b"weights", [IMAGE], SUMS)
+    home = tmp_path / "models" / "cloth"
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(DatasetError, match=r"weights\.pt: File too large"):
+            write_model(tmp_path, card(), bytes(2000), [IMAGE], SUMS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert home.exists() == bool(before)
+    assert [p.name for p in home.glob("*")] == list(before)
 
 
 def test_a_missing_model_lists_what_there_is(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from station.errors import ConfigError
 from station.geometry import Pose
 from station.sim.options import SimOptions
+from station.sim.photos import Photographs
 from station.sim.scene import Scene, open_scene
 
 ABOVE = Pose(0.0, -0.45, 0.26, math.pi, 0.0, 0.0)
@@ -139,6 +140,21 @@ def test_mixed_sizes_are_refused_unless_resized(tmp_path: Path) -> None:
     scene = open_scene(SimOptions(sheets=tmp_path, size=(20, 15)))
     assert labels(scene) == ["good", "good"]
     assert scene.picture(ABOVE, 1.0, 0.0).image.shape == (15, 20)
+
+
+def test_resizing_is_told_once_and_only_where_it_happens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, size in enumerate([(40, 30), (60, 30), (40, 50)]):
+        write(tmp_path / f"{number}.png", grey(10, size))
+    photographs = Photographs(tmp_path, (40, 30))
+    photographs.read(0)
+    assert capsys.readouterr().err == ""
+    for number in (1, 2, 1):
+        photographs.read(number)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("station sim: photographs are resized to 40x30 pixels; ")
+    assert line.endswith("1.png has 60x30")
 
 
 def test_grey_among_colour_is_refused_by_name(tmp_path: Path) -> None:

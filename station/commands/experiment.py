@@ -1,0 +1,53 @@
+"""`station experiment`: several trainings beside each other, as a table and a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from station import show
+from station.commands.common import stopping
+from station.errors import INTERRUPTED, ConfigError
+from station.preset import PRESETS
+
+if TYPE_CHECKING:
+    from station.learn.experiment import Row
+
+
+def experiment(args: argparse.Namespace) -> int:
+    """Train every variant with every seed; measure and compare them."""
+    from station.experiment_report import write_experiment
+    from station.learn.experiment import Plan, run, variants
+    from station.learn.images import from_mvtec
+    from station.learn.train import TrainingStopped
+
+    if args.out.exists() and not args.out.is_dir():
+        raise ConfigError(f"{args.out}: not a folder")
+    chosen = variants(args.what, PRESETS[args.preset], from_mvtec(args.dataset))
+    args.out.mkdir(parents=True, exist_ok=True)
+    plan = Plan(chosen, args.dataset.resolve(), args.out, args.split, args.seeds)
+    rows: list[Row] = []
+    with stopping("the step") as stop, show.learning() as progress:
+        try:
+            for row in run(plan, lambda _, step: progress(step), stop):
+                rows.append(row)
+                _show(row, as_json=args.json)
+        except TrainingStopped:
+            show.say("stopped; the same command goes on with the variants that are missing")
+            return INTERRUPTED
+    page = args.out / f"{args.what}.html"
+    write_experiment(page, args.what, plan, rows)
+    show.say(f"page: {page}")
+    return 0
+
+
+def _show(row: Row, *, as_json: bool) -> None:
+    from station.experiment_report import written
+
+    if as_json:
+        figures = {k: None if v is None else v._asdict() for k, v in row.figures.items()}
+        print(json.dumps({**row._asdict(), "figures": figures}))
+        return
+    cells = [f"{name.replace('_', ' ')} {written(value)}" for name, value in row.figures.items()]
+    print(f"{row.variant:18} {row.note or '  '.join(cells)}", flush=True)

@@ -1,0 +1,189 @@
+"""The command that chooses a recipe's threshold and says what it is worth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from station import show
+from station.commands.common import recipe_of, workspace_of
+from station.errors import ConfigError
+from station.model import load_card
+from station.recipe import LoadedRecipe
+from station.revisions import Author, Basis, Revision, check, set_threshold
+
+if TYPE_CHECKING:
+    from station.learn.contract import Contract
+    from station.learn.examples import Example
+    from station.learn.threshold import Policy
+
+
+class _Scores(NamedTuple):
+    """What a threshold is chosen on."""
+
+    basis: Basis
+    good: list[float]
+    defective: list[float]
+    notes: list[str]
+
+
+def threshold(args: argparse.Namespace) -> int:
+    """Choose a threshold by policy; with --write make it a revision of the recipe."""
+    from station.learn.contract import draw_up
+    from station.learn.threshold import parse_policy
+
+    workspace = workspace_of(args)
+    recipe = recipe_of(args, workspace)
+    policy = parse_policy(" ".join(args.policy))
+    author = Author(args.who or "", args.why or "")
+    if args.write:
+        check(author)
+    if recipe.recipe.model is None:
+        raise ConfigError(
+            f"recipes/{recipe.name}.yaml: model: missing; a threshold is on a model's scale"
+        )
+    if args.from_card:
+        scores = _from_card(workspace, recipe.recipe.model, policy)
+    else:
+        folder = args.dataset or workspace / "data" / recipe.name
+        scores = _from_test(workspace, recipe, folder, args.split, policy)
+    basis = scores.basis
+    contract = draw_up(
+        policy, (scores.good, scores.defective), basis.unit, args.claim, recipe.recipe.threshold
+    )
+    revision = None
+    if args.write:
+        chosen = contract.chosen.threshold
+        revision = set_threshold(workspace, recipe.name, chosen, author, basis)
+    if args.json:
+        row = {"recipe": recipe.name, **contract.as_dict(), "basis": basis.model_dump(mode="json")}
+        print(json.dumps({**row, "notes": scores.notes, "revision": revision and revision.number}))
+        return 0
+    _print(contract, scores)
+    if args.write:
+        print(f"recipes/{recipe.name}.yaml: {_written(revision)}")
+    return 0
+
+
+def _from_test(
+    workspace: Path, recipe: LoadedRecipe, folder: Path, split: str, policy: Policy
+) -> _Scores:
+    """Score the labelled images of a tree, once it is sure that training did not see them."""
+    from station.learn.examples import read_test
+    from station.learn.splits import SELECT, halves
+    from station.learn.units import score_units
+
+    model = str(recipe.recipe.model)
+    examples = read_test(folder)
+    if split == SELECT:
+        whole, examples = examples, halves(examples)[SELECT]
+        lost = {e.defective for e in whole} - {e.defective for e in examples}
+        if lost and policy.name != "good-only":
+            missing = "defective" if True in lost else "good"
+            raise ConfigError(
+                f"{folder / 'test'}: too few {missing} ones to halve; --split all takes them"
+            )
+    notes = [_compare_with_training(folder, examples)]
+    with show.progress(len(examples), "images") as told:
+        scored = score_units(workspace, model, recipe.recipe, examples, told)
+    if split != SELECT:
+        notes.append("chosen on the whole test tree: nothing is left to check it on")
+    if scored.kind == "image" and scored.groups < len(scored.units):
+        notes.append(
+            f"the {len(scored.units)} images come from {scored.groups} parts by their names, and "
+            "each counts as one: the intervals are narrower than the parts support"
+        )
+    if scored.defective:
+        unit = min((u for u in scored.units if u.defective), key=lambda u: u.score)
+        notes.append(
+            f"the lowest score of a defective {scored.kind}: {unit.score:.6g}, {unit.name}"
+        )
+    basis = Basis(
+        model=model,
+        model_sha256=scored.model_sha256,
+        policy=str(policy),
+        data=str(folder),
+        split=split,
+        digest=scored.digest,
+        files=scored.files,
+        unit=scored.kind,
+        good=len(scored.good),
+        defective=len(scored.defective),
+    )
+    return _Scores(basis, scored.good, scored.defective, notes)
+
+
+def _compare_with_training(folder: Path, examples: list[Example]) -> str:
+    """Refuse copies of training images; say what was compared."""
+    from station.learn.images import from_mvtec
+    from station.learn.splits import check_disjoint
+
+    if not (folder / "train" / "good").is_dir():
+        return f"{folder}: no train/good, so copies of training images were not looked for"
+    training = from_mvtec(folder).files
+    with show.progress(len(training) + len(examples), "compared with train/good") as told:
+        check_disjoint(training, [e.file for e in examples], ("train", "test"), told)
+    return f"none of these is nor resembles one of the {len(training)} images in train/good"
+
+
+def _from_card(workspace: Path, model: str, policy: Policy) -> _Scores:
+    """Take the scores that the good units held out of training got."""
+    card = load_card(workspace, model)
+    basis = Basis(
+        model=model,
+        model_sha256=card.sha256,
+        policy=str(policy),
+        data=f"models/{model}/card.yaml",
+        split="calibrate",
+        digest=card.data.digest,
+        files=card.data.images,
+        unit="unit",
+        good=len(card.held_out_scores),
+        defective=0,
+    )
+    note = "held-out good units of training; files and digest are those of the whole training set"
+    return _Scores(basis, list(card.held_out_scores), [], [note])
+
+
+def _written(revision: Revision | None) -> str:
+    if revision is None:
+        return "this threshold stands there already; nothing is written"
+    change = revision.change
+    return f"threshold {change.before} is now {change.after}, revision {revision.number}"
+
+
+def _print(contract: Contract, scores: _Scores) -> None:
+    from station.learn.contract import counted, meaning, worth
+
+    basis, unit = scores.basis, contract.unit
+    print(f"model        {basis.model}")
+    print(
+        f"chosen on    {basis.data}, {basis.split}: {counted(basis.good, f'good {unit}')}, "
+        f"{basis.defective} defective; {counted(basis.files, 'file')}, digest {basis.digest[:12]}"
+    )
+    print(f"policy       {basis.policy}: {meaning(contract.policy, unit)}")
+    print(f"threshold    {contract.chosen.threshold}")
+    readings = {
+        basis.policy: contract.chosen,
+        "zero-escape": contract.zero_escape,
+        "in the recipe now": contract.present,
+    }
+    rows: list[dict[str, object]] = [
+        {
+            "": name,
+            "threshold": str(reading.threshold),
+            "escapes": worth(reading.escapes),
+            "false rejects": worth(reading.false_rejects),
+        }
+        for name, reading in readings.items()
+        if reading is not None
+    ]
+    show.table("with intervals, 95 % sure", rows)
+    for text in contract.statements:
+        print(text)
+    for text in scores.notes:
+        print(f"note: {text}")
+    for text in contract.warnings:
+        print(f"warning: {text}")

@@ -1,0 +1,165 @@
+"""Trainings beside each other: few against many images, backbones, grey against colour, ablation.
+
+A variant is trained once per seed in a folder of its own and measured on one split. What is done
+stays done: a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+
+from station.dataset import write_durably
+from station.errors import DatasetError
+from station.learn import evaluation as evaluations
+from station.learn.evaluate import Examples, evaluate, own_threshold, read_examples, score
+from station.learn.evaluate_root import finished_before
+from station.learn.evaluation import Evaluation, Split
+from station.learn.images import TrainingImages, from_mvtec, read_image
+from station.learn.train import Progress, TrainOptions, train
+from station.learn.weights import WEIGHTS, find, known
+from station.model import list_models, load_card, open_model
+from station.preset import Preset, changed
+
+Experiment = Literal["images", "backbones", "grey", "ablation"]
+EXPERIMENTS: tuple[Experiment, ...] = ("images", "backbones", "grey", "ablation")
+IMAGE_COUNTS = (2, 5, 10, 30, 90)
+METRICS = ("image_auroc", "pixel_auroc", "au_pro", "false_rejects_at_zero_escapes")
+
+
+class Variant(NamedTuple):
+    """One way to train."""
+
+    name: str
+    preset: Preset
+    units: int | None = None  # all
+    grey: bool = False  # colour images turned to grey, in training and test alike
+
+
+class Mean(NamedTuple):
+    """Mean and standard deviation over seeds; None where there is one seed."""
+
+    mean: float
+    deviation: float | None
+
+
+class Row(NamedTuple):
+    """What a variant is worth; without figures, `note` tells why."""
+
+    variant: str
+    seeds: int
+    figures: dict[str, Mean | None]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train and measure, and where it is kept."""
+
+    variants: Sequence[Variant]
+    dataset: Path
+    folder: Path
+    split: Split
+    seeds: int
+
+
+def variants(what: Experiment, preset: Preset, images: TrainingImages) -> list[Variant]:
+    """List the variants of an experiment, the given preset among them."""
+    if what == "images":
+        counts = [count for count in IMAGE_COUNTS if count < len(images.units)]
+        return [Variant(f"{n} good", preset, n) for n in [*counts, len(images.units)]]
+    if what == "backbones":
+        return [Variant(name, changed(preset, backbone=name)) for name in WEIGHTS]
+    if what == "grey":
+        if read_image(images.files[0]).image.ndim == 2:
+            raise DatasetError(f"{images.files[0]}: grey already; this needs colour images")
+        return [Variant("colour", preset), Variant("grey", preset, grey=True)]
+    changes: dict[str, dict[str, object]] = {
+        "as it is": {},
+        "no whitening": {"adaptor": {"kind": "whitening", "strength": 0.0}},
+        "full whitening": {"adaptor": {"kind": "whitening", "strength": 1.0}},
+        "one head": {"members": 1},
+        "noise 0.015": {"noise": (0.015,)},
+        "noise 0.3": {"noise": (0.3,)},
+        "strides 8, 16": {"levels": (8, 16)},
+        "no smoothing": {"smoothing": 0.0},
+        "384 px": {"input_size": 384},
+        "2 x 2 tiles": {"tiles": 2},
+        "lite2": {"backbone": "efficientnet_lite2"},
+    }
+    return [Variant(name, changed(preset, **change)) for name, change in changes.items()]
+
+
+def run(
+    plan: Plan,
+    progress: Callable[[str, Progress], None],
+    stop: threading.Event,
+) -> Iterator[Row]:
+    """Train and measure; yields each variant once all its seeds are done."""
+    for variant in plan.variants:
+        if find(known(variant.preset.backbone)) is None:
+            yield Row(variant.name, 0, dict.fromkeys(METRICS), "weights absent")
+            continue
+        dataset = _grey(plan.dataset, plan.folder / "grey") if variant.grey else plan.dataset
+        found = [_one(plan, variant, dataset, seed, progress, stop) for seed in range(plan.seeds)]
+        yield Row(variant.name, len(found), {name: _mean(found, name) for name in METRICS})
+
+
+def _one(
+    plan: Plan,
+    variant: Variant,
+    dataset: Path,
+    seed: int,
+    progress: Callable[[str, Progress], None],
+    stop: threading.Event,
+) -> Evaluation:
+    name = "".join(c if c.isalnum() else "-" for c in variant.name.lower()) + f"-seed{seed}"
+    examples = read_examples(dataset, plan.split)
+    if f"{name}/1" not in list_models(plan.folder):
+        options = TrainOptions(name, variant.preset, variant.units, seed)
+        told = f"{variant.name}, seed {seed}"
+        train(from_mvtec(dataset), options, plan.folder, lambda p: progress(told, p), stop)
+    card = load_card(plan.folder, f"{name}/1")
+    kept = plan.folder / f"{name}-{plan.split}.json"
+    threshold = own_threshold(card)
+    before = finished_before(kept, examples, card.sha256, threshold.threshold)
+    if before is not None:
+        return before
+    evaluation = _measure(plan.folder, f"{name}/1", examples)
+    evaluations.save(evaluation, kept)
+    return evaluation
+
+
+def _measure(folder: Path, name: str, examples: Examples) -> Evaluation:
+    with open_model(folder, name) as model:
+        scored = score(model.predict, examples, lambda _: None)
+        return evaluate(model.card, examples, scored, own_threshold(model.card))
+
+
+def _mean(found: Sequence[Evaluation], name: str) -> Mean | None:
+    estimates = [getattr(evaluation, name) for evaluation in found]
+    values = [estimate.value for estimate in estimates if estimate is not None]
+    if len(values) < len(found):
+        return None
+    return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def _grey(dataset: Path, folder: Path) -> Path:
+    """Copy a tree with grey pictures and the same masks; what is there is kept."""
+    for part in ("train", "test", "ground_truth"):
+        for file in sorted(p for p in (dataset / part).rglob("*") if p.is_file()):
+            target = folder / file.relative_to(dataset).with_suffix(".png")
+            if target.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image = read_image(file).image
+            if image.ndim == 3:
+                image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)  # type: ignore[assignment]
+            write_durably(target, cv2.imencode(".png", image)[1].tobytes())
+    return folder
