@@ -58,7 +58,8 @@ def grouped_bars(
                     textcoords="offset points", ha="center", va="bottom", fontsize=8,
                     rotation=90 if crowded else 0, color=INK,
                 )  # fmt: skip
-        axes.set(ylim=(0, 1.12), xlim=(-0.5, len(labels) - 0.5))
+        margin = max(0.5, 2 - len(labels) / 2)  # one group alone is not as wide as the page
+        axes.set(ylim=(0, 1.12), xlim=(-margin, len(labels) - 1 + margin))
         axes.set_yticks(np.linspace(0, 1, 6))
         turned = len(labels) > 8
         axes.set_xticks(
