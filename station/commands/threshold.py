@@ -143,8 +143,11 @@ def _from_card(workspace: Path, model: str, policy: Policy) -> _Scores:
         good=len(card.held_out_scores),
         defective=0,
     )
-    note = "held-out good units of training; files and digest are those of the whole training set"
-    return _Scores(basis, list(card.held_out_scores), [], [note])
+    notes = [
+        "held-out good units of training; files and digest are those of the whole training set",
+        "their scores were made with the setup_score that training was told",
+    ]
+    return _Scores(basis, list(card.held_out_scores), [], notes)
 
 
 def _written(revision: Revision | None) -> str:

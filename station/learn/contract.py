@@ -90,20 +90,20 @@ def draw_up(
 
 
 def meaning(policy: Policy, unit: str) -> str:
-    """Say in words what the policy chose."""
+    """Say in words what the policy asks for."""
     if policy.name == "zero-escape":
-        return f"the highest threshold at which no defective {unit} of these is accepted"
+        return f"asks for the highest threshold at which no defective {unit} of these is accepted"
     if policy.name == "max-false-reject":
         most = percent(policy.limit)
-        return f"the lowest threshold that rejects at most {most} of these good {unit}s"
+        return f"asks for the lowest threshold that rejects at most {most} of these good {unit}s"
     if policy.name == "cost":
         escape, reject = policy.costs
         return (
-            f"the least cost on these {unit}s, an escape counting {escape:g} and "
+            f"asks for the least cost on these {unit}s, an escape counting {escape:g} and "
             f"a false reject {reject:g}; of equals the lower threshold"
         )
     return (
-        f"the lowest threshold of which the good {unit}s show that it rejects "
+        f"asks for the lowest threshold of which the good {unit}s show that it rejects "
         f"at most {percent(policy.limit)} of all good {unit}s, 95 % sure"
     )
 

@@ -62,10 +62,18 @@ def check_disjoint(
     names: tuple[str, str],
     told: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Refuse a picture that lies in both splits, as the same file or nearly the same picture.
+    """Refuse a sheet or picture in both splits, be it the same file or nearly the same picture.
 
     `told` hears of every file that was read.
     """
+    sheets = {sheet_of(file): file for file in first}
+    for file in second:
+        sheet = sheet_of(file)
+        if sheet is not None and sheet in sheets:
+            raise DatasetError(
+                f"{file} ({names[1]}) and {sheets[sheet]} ({names[0]}) show the same sheet; "
+                "keep a sheet together"
+            )
     looks = []
     for file in (*first, *second):
         looks.append(look_at(file))

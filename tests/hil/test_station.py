@@ -135,7 +135,7 @@ def station(sim: Simulator, tmp_path: Path) -> Iterator[Station]:
     yield Station(tmp_path / "ws", sim)
 
 
-def wait_until(condition: Callable[[], object], deadline_s: float = 15.0) -> None:
+def wait_until(condition: Callable[[], object], deadline_s: float = 30.0) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
@@ -480,9 +480,10 @@ def test_a_sheet_that_is_broken_off_is_told_and_recorded_as_none(
     station = inspection.station
     process = station.start(f"inspect --recipe two --sheets 2 {form}")
     wait_until(lambda: pictures(station))
+    station.sim.send("slider 0.2")  # leaves time for both signals, which must not merge into one
     for number in signals:
         process.send_signal(number)
-        time.sleep(0.05)
+        time.sleep(0.5)
     ended = Ended.of(process)
     assert ended.code == code, ended.err
     assert "Traceback" not in ended.err
@@ -505,6 +506,8 @@ def test_a_stop_on_the_way_back_leaves_the_verdict_and_tells_it(inspection: Insp
     inspection.judge_by("toy/1", 0.9)
     station = inspection.station
     process = station.start("inspect --recipe two --sheets 2 --json")
+    wait_until(lambda: pictures(station))
+    station.sim.send("slider 0.2")
     wait_until(lambda: inspection.rises(ACCEPT))
     station.sim.send("protective_stop")
     ended = Ended.of(process)

@@ -38,8 +38,9 @@ def test_every_command_has_help_with_an_example(
 def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    text = capsys.readouterr().out
-    assert all(f"    {command} " in text for command in COMMANDS)
+    lines = capsys.readouterr().out.splitlines()
+    # argparse puts the help of a long name on the next line.
+    assert set(COMMANDS) <= {line.split()[0] for line in lines if line.startswith("    ")}
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,13 @@ def test_a_copy_is_refused_and_both_files_are_named(tmp_path: Path, how: str, co
         check_disjoint(train, test, ("train", "test"))
 
 
+def test_a_sheet_with_shots_in_both_splits_is_refused(tmp_path: Path) -> None:
+    train = save(tmp_path / "train" / "s-1-1_left_1.png", cloth(1))
+    test = save(tmp_path / "test" / "s-1-1_left_2.png", cloth(2))
+    with pytest.raises(DatasetError, match=r"left_2\.png .*left_1\.png .* the same sheet"):
+        check_disjoint([train], [test], ("train", "test"))
+
+
 def test_the_same_file_under_another_name_is_refused(tmp_path: Path) -> None:
     train = save(tmp_path / "a.png", cloth(1))
     again = tmp_path / "b.png"
