@@ -62,9 +62,10 @@ def evaluate(args: argparse.Namespace) -> int:
 def _measure(
     workspace: Path, name: str, examples: Examples, judging: Judging
 ) -> tuple[Evaluation, list[Scored]]:
+    from station.learn.evaluate import check_untrained, score
     from station.learn.evaluate import evaluate as figures
-    from station.learn.evaluate import score
 
+    check_untrained(workspace, name, examples)
     with open_model(workspace, name, DEADLINE_S) as model:
         with show.progress(len(examples.members), "images") as advance:
             scored = score(model.predict, examples, advance)
