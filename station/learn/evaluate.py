@@ -29,7 +29,7 @@ from station.learn.images import read_image
 from station.learn.masks import at_size, check_masks, read_mask
 from station.learn.metrics import LabelledScores
 from station.learn.region_metrics import LabelledMap, PixelMetrics
-from station.learn.splits import check_unseen, file_sha256
+from station.learn.splits import check_unseen, file_sha256, halves
 from station.model import SUMS, ModelCard, list_models
 from station.recipe import SetupScore
 from station.records import Image, Prediction, sheet_score

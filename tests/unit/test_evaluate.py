@@ -202,6 +202,14 @@ def test_image_that_the_model_refuses_is_named(tree: Path) -> None:
         evaluate.score(refuse, examples, lambda _: None)
 
 
+def test_select_and_report_are_the_two_halves(tree: Path) -> None:
+    whole, select, report = (evaluate.read_examples(tree, s) for s in evaluation.SPLITS)
+    files = [{e.file for e in part.members} for part in (select, report)]
+    assert files[0] | files[1] == {e.file for e in whole.members}
+    assert not files[0] & files[1]
+    assert len({whole.digest, select.digest, report.digest}) == 3
+
+
 def test_an_image_that_was_trained_on_is_refused(tree: Path, tmp_path: Path) -> None:
     examples = evaluate.read_examples(tree, "all")
     seen = file_sha256(tree / "test" / "dent" / "001.png")
