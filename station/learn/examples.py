@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from station.errors import DatasetError
-from station.learn.images import _CAPTURE, SUFFIXES, group_by_unit
+from station.learn.images import CAPTURE, SUFFIXES, group_by_unit
 
 GOOD = "good"
 
@@ -50,7 +50,7 @@ def read_test(folder: Path) -> list[Example]:
 
 def sheet_of(file: Path) -> str | None:
     """Return the sheet that one of the station's own captures shows; None for other names."""
-    return file.stem.partition("_")[0] if _CAPTURE.fullmatch(file.stem) else None
+    return file.stem.partition("_")[0] if CAPTURE.fullmatch(file.stem) else None
 
 
 def _images(place: Path) -> list[Path]:

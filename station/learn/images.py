@@ -17,7 +17,7 @@ from station.records import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 # The station's own captures: <station>-<boot>-<counter>_<setup>_<shot>
-_CAPTURE = re.compile(r"[a-z0-9-]+-\d+-\d+_[a-z0-9-]+_\d+")
+CAPTURE = re.compile(r"[a-z0-9-]+-\d+-\d+_[a-z0-9-]+_\d+")
 
 
 class Loaded(NamedTuple):
@@ -84,7 +84,7 @@ def group_by_unit(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 
 def is_capture(file: Path) -> bool:
     """Tell whether a file is named as the station names its own captures."""
-    return _CAPTURE.fullmatch(file.stem) is not None
+    return CAPTURE.fullmatch(file.stem) is not None
 
 
 def read_image(path: Path) -> Loaded:

@@ -53,7 +53,7 @@ class ReferenceHead(nn.Module):
         pooled = []
         for level in levels:
             patches = F.unfold(level, 3, padding=1)  # (N, 9 C, H W), channel by channel
-            # Every channel as an image of its own: torch is faster at that than at one of thousands.
+            # Each channel as an image of its own: torch is slow at one image of thousands of them.
             patches = patches.reshape(-1, 1, *level.shape[2:])  # (N 9 C, 1, H, W)
             if level.shape[2:] != size:
                 patches = F.interpolate(patches, size=size, mode="bilinear", align_corners=False)
