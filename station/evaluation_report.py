@@ -170,8 +170,8 @@ def _verdict(evaluation: Evaluation) -> list[str]:
         f"For none of these {escapes.total} to escape, the threshold may be "
         f"{evaluation.zero_escape_threshold:.4g} at most (A). It rejects {at_zero.count} of "
         f"{at_zero.total} good images: truly {at_zero.low:.1%} to {at_zero.high:.1%}.",
-        "A, B and C are read off these very images, so they flatter. To choose a threshold for the "
-        "line, use other images.",
+        "A, B and C are read off these very images, so they flatter. `station threshold` chooses "
+        "one for the line.",
     ]
 
 
