@@ -56,10 +56,10 @@ def grouped_bars(
                 axes.annotate(
                     "-" if found is None else f"{found.value:.2f}", (place, top), (0, 3),
                     textcoords="offset points", ha="center", va="bottom", fontsize=8,
-                    rotation=90 if crowded else 0, color=INK,
+                    rotation=90 if crowded and found else 0, color=INK,
                 )  # fmt: skip
         margin = max(0.5, 2 - len(labels) / 2)  # one group alone is not as wide as the page
-        axes.set(ylim=(0, 1.12), xlim=(-margin, len(labels) - 1 + margin))
+        axes.set(ylim=(0, 1.2 if crowded else 1.12), xlim=(-margin, len(labels) - 1 + margin))
         axes.set_yticks(np.linspace(0, 1, 6))
         turned = len(labels) > 8
         axes.set_xticks(
