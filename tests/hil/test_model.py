@@ -11,13 +11,21 @@ import numpy as np
 import pytest
 import yaml
 
+from station import openvino_runtime
 from station.errors import DatasetError, ModelError
+from station.learn.certify import export_model
 from station.learn.export import card_text
 from station.learn.images import from_mvtec
 from station.learn.score import bench_model, score_files
 from station.learn.simplenet import HeadOptions
 from station.learn.train import Progress, TrainOptions, train
-from station.model import ModelCard, load_card, open_model
+from station.model import ModelCard, list_models, load_card, open_model, read_golden
+from station.records import RuntimeName
+from station.torchscript import has_bf16
+
+openvino_needed = pytest.mark.skipif(
+    not openvino_runtime.installed(), reason="needs station[openvino]"
+)
 
 OPTIONS = TrainOptions(
     "cloth", input_size=64, head=HeadOptions(hidden=32, members=2, steps=60, batch=512)
@@ -204,3 +212,65 @@ def test_bench_measures_both_sizes(trained: Path) -> None:
     figures = bench_model(trained, "cloth/1", 3)
     assert sorted(figures) == ["p50_ms_256", "p50_ms_frame", "p95_ms_256", "p95_ms_frame"]
     assert all(value > 0 for value in figures.values())
+
+
+@pytest.mark.parametrize(
+    "runtime", ["torchscript", pytest.param("openvino", marks=openvino_needed)]
+)
+def test_bf16_is_a_new_model_with_scores_of_its_own(workspace: Path, runtime: RuntimeName) -> None:
+    if not has_bf16():
+        pytest.skip("this processor has no bf16 instructions")
+    done = export_model(workspace, "cloth/1", runtime, "bf16", threshold=0.5)
+    parent, card = load_card(workspace, "cloth/1"), load_card(workspace, "cloth/2")
+    assert card == done.card
+    assert (card.parent, card.runtime, card.precision) == ("cloth/1", runtime, "bf16")
+    assert card.sha256 == parent.sha256
+    assert [g.score for g in card.golden] != [g.score for g in parent.golden]
+    assert 0.0 < done.difference < 0.2
+    with open_model(workspace, "cloth/2", threshold=0.5) as model:
+        assert model.bf16()[0]
+        assert model.predict(stained(100)).score > model.predict(cloth(100)).score
+
+
+@openvino_needed
+def test_openvino_in_fp32_scores_the_same(workspace: Path) -> None:
+    done = export_model(workspace, "cloth/1", "openvino", "fp32")
+    assert done.difference < 1e-4
+    (kept,) = (workspace / "run" / "openvino").iterdir()
+    assert kept.name.startswith(done.card.sha256)
+    with open_model(workspace, "cloth/1") as torch, open_model(workspace, "cloth/2") as openvino:
+        for image in (cloth(100), stained(100), np.tile(cloth(3), (3, 5))):
+            expected, found = torch.predict(image), openvino.predict(image)
+            assert found.score == pytest.approx(expected.score, abs=1e-4)
+            assert np.abs(found.anomaly_map - expected.anomaly_map).max() < 1e-4
+
+
+def test_an_export_that_changes_a_verdict_leaves_nothing(workspace: Path) -> None:
+    if not has_bf16():
+        pytest.skip("this processor has no bf16 instructions")
+    with open_model(workspace, "cloth/1") as model:
+        golden = load_card(workspace, "cloth/1").golden[0]
+        folder = workspace / "models" / "cloth" / "1"
+        exact = model.predict(read_golden(folder / golden.file)).score
+    done = export_model(workspace, "cloth/1", "torchscript", "bf16", threshold=100.0)
+    between = (exact + done.card.golden[0].score) / 2
+    with pytest.raises(ModelError, match=r"golden-0\.png scores .*another verdict at threshold"):
+        export_model(workspace, "cloth/1", "torchscript", "bf16", threshold=between)
+    assert list_models(workspace) == ["cloth/1", "cloth/2"]
+
+
+def test_a_golden_image_with_another_verdict_is_refused_at_load(workspace: Path) -> None:
+    card = load_card(workspace, "cloth/1")
+    first = card.golden[0]
+    # Within the tolerance of bf16, but on the other side of the threshold.
+    moved = first.model_copy(update={"score": first.score + 0.03})
+    changes = {"precision": "bf16", "golden": (moved, *card.golden[1:])}
+    path = workspace / "models" / "cloth" / "1" / "card.yaml"
+    path.write_text(card_text(card.model_copy(update=changes)))
+    with open_model(workspace, "cloth/1"):
+        pass
+    with (
+        pytest.raises(ModelError, match=r"another verdict at threshold"),
+        open_model(workspace, "cloth/1", threshold=first.score + 0.028),
+    ):
+        pass
