@@ -19,7 +19,7 @@ from station.learn.images import from_mvtec
 from station.learn.score import bench_model, score_files
 from station.learn.simplenet import HeadOptions
 from station.learn.train import Progress, TrainOptions, train
-from station.model import ModelCard, list_models, load_card, open_model, read_golden
+from station.model import Golden, ModelCard, list_models, load_card, open_model
 from station.records import RuntimeName
 from station.torchscript import has_bf16
 
@@ -214,63 +214,75 @@ def test_bench_measures_both_sizes(trained: Path) -> None:
     assert all(value > 0 for value in figures.values())
 
 
+bf16_needed = pytest.mark.skipif(not has_bf16(), reason="needs a processor with bf16 instructions")
+
+
+@pytest.fixture
+def certified(workspace: Path) -> Path:
+    """Give cloth/1 whole frames as golden images, two good ones and a stained one."""
+    images = [cloth(200), cloth(201), stained(200)]
+    with open_model(workspace, "cloth/1") as model:
+        scores = [model.predict(image).score for image in images]
+    folder = workspace / "models" / "cloth" / "1"
+    golden = []
+    for i, (image, score) in enumerate(zip(images, scores, strict=True)):
+        golden.append(Golden(file=f"golden-{i}.png", score=score, spoilt=i == 2))
+        cv2.imwrite(str(folder / f"golden-{i}.png"), image)
+    card = load_card(workspace, "cloth/1").model_copy(update={"golden": tuple(golden)})
+    (folder / "card.yaml").write_text(card_text(card))
+    return workspace
+
+
+@bf16_needed
 @pytest.mark.parametrize(
     "runtime", ["torchscript", pytest.param("openvino", marks=openvino_needed)]
 )
-def test_bf16_is_a_new_model_with_scores_of_its_own(workspace: Path, runtime: RuntimeName) -> None:
-    if not has_bf16():
-        pytest.skip("this processor has no bf16 instructions")
-    done = export_model(workspace, "cloth/1", runtime, "bf16", threshold=0.5)
-    parent, card = load_card(workspace, "cloth/1"), load_card(workspace, "cloth/2")
+def test_bf16_is_a_new_model_with_scores_of_its_own(certified: Path, runtime: RuntimeName) -> None:
+    done = export_model(certified, "cloth/1", runtime, "bf16")
+    parent, card = load_card(certified, "cloth/1"), load_card(certified, "cloth/2")
     assert card == done.card
     assert (card.parent, card.runtime, card.precision) == ("cloth/1", runtime, "bf16")
     assert card.sha256 == parent.sha256
     assert [g.score for g in card.golden] != [g.score for g in parent.golden]
     assert 0.0 < done.difference < 0.2
-    with open_model(workspace, "cloth/2", threshold=0.5) as model:
-        assert model.bf16()[0]
+    with open_model(certified, "cloth/2", threshold=0.5) as model:
         assert model.predict(stained(100)).score > model.predict(cloth(100)).score
 
 
 @openvino_needed
-def test_openvino_in_fp32_scores_the_same(workspace: Path) -> None:
-    done = export_model(workspace, "cloth/1", "openvino", "fp32")
+def test_openvino_in_fp32_scores_the_same(certified: Path) -> None:
+    done = export_model(certified, "cloth/1", "openvino", "fp32")
     assert done.difference < 1e-4
-    (kept,) = (workspace / "run" / "openvino").iterdir()
+    (kept,) = (certified / "run" / "openvino").iterdir()
     assert kept.name.startswith(done.card.sha256)
-    with open_model(workspace, "cloth/1") as torch, open_model(workspace, "cloth/2") as openvino:
+    with open_model(certified, "cloth/1") as torch, open_model(certified, "cloth/2") as openvino:
         for image in (cloth(100), stained(100), np.tile(cloth(3), (3, 5))):
             expected, found = torch.predict(image), openvino.predict(image)
             assert found.score == pytest.approx(expected.score, abs=1e-4)
             assert np.abs(found.anomaly_map - expected.anomaly_map).max() < 1e-4
 
 
-def test_an_export_that_changes_a_verdict_leaves_nothing(workspace: Path) -> None:
-    if not has_bf16():
-        pytest.skip("this processor has no bf16 instructions")
-    with open_model(workspace, "cloth/1") as model:
-        golden = load_card(workspace, "cloth/1").golden[0]
-        folder = workspace / "models" / "cloth" / "1"
-        exact = model.predict(read_golden(folder / golden.file)).score
-    done = export_model(workspace, "cloth/1", "torchscript", "bf16", threshold=100.0)
-    between = (exact + done.card.golden[0].score) / 2
-    with pytest.raises(ModelError, match=r"golden-0\.png scores .*another verdict at threshold"):
-        export_model(workspace, "cloth/1", "torchscript", "bf16", threshold=between)
-    assert list_models(workspace) == ["cloth/1", "cloth/2"]
+@bf16_needed
+def test_an_export_that_changes_a_verdict_leaves_nothing(certified: Path) -> None:
+    exact = load_card(certified, "cloth/1").golden[2].score
+    moved = export_model(certified, "cloth/1", "torchscript", "bf16", 0.5).card.golden[2].score
+    with pytest.raises(ModelError, match=r"golden-2\.png scores .*another verdict at threshold"):
+        export_model(certified, "cloth/1", "torchscript", "bf16", (exact + moved) / 2)
+    assert list_models(certified) == ["cloth/1", "cloth/2"]
 
 
-def test_a_golden_image_with_another_verdict_is_refused_at_load(workspace: Path) -> None:
-    card = load_card(workspace, "cloth/1")
-    first = card.golden[0]
-    # Within the tolerance of bf16, but on the other side of the threshold.
-    moved = first.model_copy(update={"score": first.score + 0.03})
-    changes = {"precision": "bf16", "golden": (moved, *card.golden[1:])}
-    path = workspace / "models" / "cloth" / "1" / "card.yaml"
-    path.write_text(card_text(card.model_copy(update=changes)))
-    with open_model(workspace, "cloth/1"):
+@bf16_needed
+def test_a_golden_image_with_another_verdict_is_refused_at_load(certified: Path) -> None:
+    card = export_model(certified, "cloth/1", "torchscript", "bf16", 0.5).card
+    here = card.golden[0].score
+    # As if it had been exported on another processor: not too far, but over the threshold.
+    there = card.golden[0].model_copy(update={"score": here + 0.04})
+    changed = card.model_copy(update={"golden": (there, *card.golden[1:])})
+    (certified / "models" / "cloth" / "2" / "card.yaml").write_text(card_text(changed))
+    with open_model(certified, "cloth/2", threshold=here - 0.1):
         pass
     with (
-        pytest.raises(ModelError, match=r"another verdict at threshold"),
-        open_model(workspace, "cloth/1", threshold=first.score + 0.028),
+        pytest.raises(ModelError, match="another verdict at threshold"),
+        open_model(certified, "cloth/2", threshold=here + 0.02),
     ):
         pass
