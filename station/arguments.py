@@ -205,6 +205,19 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     _json(export)
 
+    weights = _add(
+        commands, common, "weights", "bring pretrained weights; training never downloads any",
+        "station weights list",
+    )  # fmt: skip
+    actions = weights.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _json(actions.add_parser("list", help="what is here, what is missing and where to get it"))
+    add = actions.add_parser("add", help="copy a file into the store")
+    add.add_argument("file", type=Path, metavar="FILE")
+    _json(add)
+    fetch = actions.add_parser("fetch", help="download a file into the store")
+    fetch.add_argument("name", metavar="NAME", help="of the backbone")
+    _json(fetch)
+
     report = _add(
         commands,
         common,

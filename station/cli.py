@@ -25,6 +25,7 @@ _COMMANDS = {
     "label": "learn",
     "train": "learn",
     "score": "learn",
+    "weights": "weights",
     "report": "learn",
     "export": "runtime",
     "sim": "simulate",

