@@ -47,12 +47,13 @@ OPENVINO_INT8 = Runtime("openvino", "int8")
 
 @dataclass(frozen=True)
 class Setting:
-    """Sides of the pictures and, for tests, smaller networks."""
+    """Which networks, and the sides of their pictures."""
 
     wide: str = WIDE
     side: int = 288
     features: int = 1536
     hidden: int = 1024
+    embedded: str = EMBEDDED
     embedded_side: int = 256
 
 
@@ -84,7 +85,7 @@ def bench_simplenet(rounds: int, setting: Setting = Setting()) -> dict[str, Any]
         **_agreement(scores),
         **{f"{name}_ms": value for name, value in wide.items()},
         **{f"{name}_ms": value for name, value in embedded.items() if name != "embedded"},
-        "weights": "generated" if find(known(setting.wide)) is None else "pretrained",
+        "weights": "pretrained" if _has_weights(setting.wide) else "generated",
         "threads": THREADS,
         "rounds": rounds,
         "load_before": round(load, 1),
@@ -94,8 +95,7 @@ def bench_simplenet(rounds: int, setting: Setting = Setting()) -> dict[str, Any]
 
 def _wide(setting: Setting, folder: Path) -> Iterator[tuple[str, Variant]]:
     """Yield the authors' way and ours, all with the same weights."""
-    there = find(known(setting.wide)) is not None
-    network = load_network(setting.wide) if there else random_network(setting.wide)
+    network = _network(setting.wide)
     backbone = cut(setting.wide, network, (8, 16))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -119,7 +119,7 @@ def _wide(setting: Setting, folder: Path) -> Iterator[tuple[str, Variant]]:
 
 def _embedded(setting: Setting, folder: Path) -> Iterator[tuple[str, Variant]]:
     """Yield the embedded backbone with a head of the default size."""
-    backbone = cut(EMBEDDED, load_network(EMBEDDED))
+    backbone = cut(setting.embedded, _network(setting.embedded), (4, 8, 16))
     hidden = DEFAULT.hidden * DEFAULT.members
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -135,6 +135,14 @@ def _embedded(setting: Setting, folder: Path) -> Iterator[tuple[str, Variant]]:
         yield "embedded_openvino_fp32", _loaded(path, digest, OPENVINO_FP32, folder)
         yield "embedded_openvino_bf16", _loaded(path, digest, OPENVINO_BF16, folder)
         yield "embedded_int8", _int8(backbone, head, form, 1.0, folder)
+
+
+def _has_weights(name: str) -> bool:
+    return find(known(name)) is not None
+
+
+def _network(name: str) -> nn.Module:
+    return load_network(name) if _has_weights(name) else random_network(name)
 
 
 def _reference(reference: Reference, backbone: Backbone) -> Variant:

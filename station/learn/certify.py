@@ -67,7 +67,7 @@ def export_model(
         entry.model_copy(update={"score": score})
         for entry, score in zip(parent.golden, after, strict=True)
     )
-    _compare(wanted, before, golden, threshold)
+    compare(wanted, before, golden, threshold)
     card = wanted.model_copy(update={"golden": golden, "created": datetime.now(UTC)})
     sums = (folder / SUMS).read_text(encoding="utf-8")
     written = write_model(workspace, card, (folder / WEIGHTS).read_bytes(), images, sums)
@@ -86,9 +86,10 @@ def _scores(
         return [model.predict(image).score for image in images]
 
 
-def _compare(
+def compare(
     wanted: ModelCard, before: Sequence[float], golden: Sequence[Golden], threshold: float | None
 ) -> None:
+    """Refuse what would change a verdict; `before` are the parent's scores, in golden's order."""
     named = f"{wanted.runtime} {wanted.precision} of {wanted.parent}"
     if wanted.precision == "fp32":
         thresholds = []

@@ -205,6 +205,13 @@ def to_bytes(frozen: torch.jit.ScriptModule, extra: dict[str, bytes] | None = No
     return buffer.getvalue()
 
 
+def from_bytes(content: bytes) -> torch.jit.ScriptModule:
+    """Load what `to_bytes` wrote, as another process would."""
+    with torchscript_is_meant():
+        graph: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    return graph
+
+
 @contextmanager
 def torchscript_is_meant() -> Iterator[None]:
     """Silence torch's advice to use another format; DESIGN.md says why this one."""

@@ -22,7 +22,7 @@ from station.records import Image, sheet_score
 SHARE = 0.2  # of the units
 FEW = 10  # units; a fifth of fewer says nothing
 FOLDS = 5  # trainings of the head that few units cost besides the one that is kept
-GOOD_GOLDEN = 2
+GOOD_GOLDEN = 3
 
 
 class HeldOut(NamedTuple):
@@ -91,8 +91,9 @@ def score_held_out(
             "tell them apart, so there is no scale"
         )
     scale = Scale(raw_zero=zero, raw_one=one, synthetic_seed=seed, synthetic_kinds=synthetic.KINDS)
-    typical = int(np.argsort(spoilt)[len(spoilt) // 2])
-    return HeldOut(units, setups, good, scale, plain, [seen[typical]])
+    order = np.argsort(spoilt)
+    quartiles = [seen[order[len(order) * part // 4]] for part in (1, 2, 3)]
+    return HeldOut(units, setups, good, scale, plain, quartiles)
 
 
 def unit_scores(held_out: HeldOut, setup_score: SetupScore) -> list[float]:
@@ -119,8 +120,13 @@ def to_frames(image: Image) -> Tensor:
 
 
 def _small(image: Image, detector: Detector) -> Image:
-    """Shrink to the size that the network sees: a golden image need not be larger."""
-    size = detector.canvas_width, detector.canvas_height
-    if image.shape[1] <= size[0]:
+    """Shrink to about what the network sees: a golden image need not be larger.
+
+    The aspect stays: another one would be letterboxed and score like nothing on the line.
+    """
+    height, width = image.shape[:2]
+    scale = max(detector.canvas_width / width, detector.canvas_height / height)
+    if scale >= 1:
         return image
+    size = round(scale * width), round(scale * height)
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

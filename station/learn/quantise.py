@@ -53,6 +53,7 @@ class Int8Network(nn.Module):
         self, backbone: QuantisedBackbone, head: nn.Module, threads: int = THREADS
     ) -> None:
         super().__init__()
+        self.head = head
         self.model = _join(backbone.model, head)
         self._run = openvino_network(self.model, Runtime("openvino", "int8"), threads)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import io
 import os
 import platform
 import re
@@ -23,7 +22,7 @@ from station.learn.backbones import Backbone, load_backbone
 from station.learn.checkpoint import Checkpoint
 from station.learn.collapse import CollapsedHead
 from station.learn.curve import Curve
-from station.learn.export import Detector, InputForm, freeze, to_bytes, write_model
+from station.learn.export import Detector, InputForm, freeze, from_bytes, to_bytes, write_model
 from station.learn.features import BankOptions, Extractor, fill_bank, open_bank, pools_for
 from station.learn.held_out import HeldOut, hold_out, score, score_held_out, to_frames, unit_scores
 from station.learn.images import Reader, TrainingImages
@@ -201,7 +200,7 @@ def _export(
     """Freeze; refuse what does not score the golden images like the network that was trained."""
     int8 = isinstance(detector.network, Int8Network)
     weights = int8_file(detector) if int8 else to_bytes(freeze(detector))
-    graph = detector if int8 else torch.jit.load(io.BytesIO(weights))  # type: ignore[no-untyped-call]
+    graph = detector if int8 else from_bytes(weights)
     golden = []
     images = [(image, False) for image in result.good_golden]
     images += [(image, True) for image in result.spoilt_golden]

@@ -13,13 +13,21 @@ import numpy as np
 import pytest
 import yaml
 
+from station import openvino_runtime
 from station.errors import ConfigError, DatasetError, ModelError
+from station.learn.certify import export_model
 from station.learn.export import card_text
 from station.learn.images import from_mvtec
 from station.learn.score import bench_model, score_files
 from station.learn.train import Progress, TrainingStopped, TrainOptions, train
-from station.model import ModelCard, load_card, open_model
+from station.model import Golden, ModelCard, list_models, load_card, open_model
 from station.preset import DEFAULT, changed
+from station.records import RuntimeName
+from station.torchscript import has_bf16
+
+openvino_needed = pytest.mark.skipif(
+    not openvino_runtime.installed(), reason="needs station[openvino]"
+)
 
 PRESET = changed(
     DEFAULT,
@@ -268,3 +276,85 @@ def test_bench_measures_both_sizes(trained: Path) -> None:
     figures = bench_model(trained, "cloth/1", 3)
     assert sorted(figures) == ["p50_ms_256", "p50_ms_frame", "p95_ms_256", "p95_ms_frame"]
     assert all(value > 0 for value in figures.values())
+
+
+bf16_needed = pytest.mark.skipif(not has_bf16(), reason="needs a processor with bf16 instructions")
+
+
+@pytest.fixture
+def certified(workspace: Path) -> Path:
+    """Give cloth/1 whole frames as golden images, two good ones and a stained one."""
+    images = [cloth(200), cloth(201), stained(200)]
+    with open_model(workspace, "cloth/1") as model:
+        scores = [model.predict(image).score for image in images]
+    folder = workspace / "models" / "cloth" / "1"
+    golden = []
+    for i, (image, score) in enumerate(zip(images, scores, strict=True)):
+        golden.append(Golden(file=f"golden-{i}.png", score=score, spoilt=i == 2))
+        cv2.imwrite(str(folder / f"golden-{i}.png"), image)
+    card = load_card(workspace, "cloth/1").model_copy(update={"golden": tuple(golden)})
+    (folder / "card.yaml").write_text(card_text(card))
+    return workspace
+
+
+def middle(workspace: Path) -> float:
+    """Return a threshold far from every golden image: so small a model is rough in bf16."""
+    scores = [golden.score for golden in load_card(workspace, "cloth/1").golden]
+    return (max(scores[:2]) + scores[2]) / 2
+
+
+@bf16_needed
+@pytest.mark.parametrize(
+    "runtime", ["torchscript", pytest.param("openvino", marks=openvino_needed)]
+)
+def test_bf16_is_a_new_model_with_scores_of_its_own(certified: Path, runtime: RuntimeName) -> None:
+    threshold = middle(certified)
+    done = export_model(certified, "cloth/1", runtime, "bf16", threshold)
+    parent, card = load_card(certified, "cloth/1"), load_card(certified, "cloth/2")
+    assert card == done.card
+    assert (card.parent, card.runtime, card.precision) == ("cloth/1", runtime, "bf16")
+    assert card.sha256 == parent.sha256
+    assert [g.score for g in card.golden] != [g.score for g in parent.golden]
+    assert done.difference > 0.0
+    with open_model(certified, "cloth/2", threshold=threshold) as model:
+        assert model.predict(stained(100)).score > threshold > model.predict(cloth(100)).score
+
+
+@openvino_needed
+def test_openvino_in_fp32_scores_the_same(certified: Path) -> None:
+    done = export_model(certified, "cloth/1", "openvino", "fp32")
+    assert done.difference < 1e-4
+    (kept,) = (certified / "run" / "openvino").iterdir()
+    assert kept.name.startswith(done.card.sha256)
+    with open_model(certified, "cloth/1") as torch, open_model(certified, "cloth/2") as openvino:
+        for image in (cloth(100), stained(100), np.tile(cloth(3), (3, 5))):
+            expected, found = torch.predict(image), openvino.predict(image)
+            assert found.score == pytest.approx(expected.score, abs=1e-4)
+            assert np.abs(found.anomaly_map - expected.anomaly_map).max() < 1e-4
+
+
+@bf16_needed
+def test_an_export_that_changes_a_verdict_leaves_nothing(certified: Path) -> None:
+    exact = load_card(certified, "cloth/1").golden[2].score
+    card = export_model(certified, "cloth/1", "torchscript", "bf16", middle(certified)).card
+    moved = card.golden[2].score
+    with pytest.raises(ModelError, match=r"golden-2\.png scores .*another verdict at threshold"):
+        export_model(certified, "cloth/1", "torchscript", "bf16", (exact + moved) / 2)
+    assert list_models(certified) == ["cloth/1", "cloth/2"]
+
+
+@bf16_needed
+def test_a_golden_image_with_another_verdict_is_refused_at_load(certified: Path) -> None:
+    card = export_model(certified, "cloth/1", "torchscript", "bf16", middle(certified)).card
+    here = card.golden[0].score
+    # As if it had been exported on another processor: not too far, but over the threshold.
+    there = card.golden[0].model_copy(update={"score": here + 0.04})
+    changed = card.model_copy(update={"golden": (there, *card.golden[1:])})
+    (certified / "models" / "cloth" / "2" / "card.yaml").write_text(card_text(changed))
+    with open_model(certified, "cloth/2", threshold=here - 0.1):
+        pass
+    with (
+        pytest.raises(ModelError, match="another verdict at threshold"),
+        open_model(certified, "cloth/2", threshold=here + 0.02),
+    ):
+        pass

@@ -16,9 +16,7 @@ import numpy as np
 import torch
 import yaml
 
-from station.model import Training
-
-PLAIN: dict[object, object] = {int: 1, float: 1.0, bool: False, str: "none"}
+from station.preset import DEFAULT
 
 
 class Toy(torch.nn.Module):
@@ -70,10 +68,12 @@ def write(workspace: Path, name: str, answers_nan: bool) -> None:
             "units": 1,
             "held_out_units": ["a"],
         },
-        # How it was trained means nothing here: any value of the right type will do.
         "training": {
-            name: PLAIN.get(field.annotation, [1.0])
-            for name, field in Training.model_fields.items()
+            "preset": DEFAULT.model_dump(mode="json"),
+            "seed": 0,
+            "patches": 1,
+            "threads": 1,
+            "curve": [],
         },
         "golden": [{"file": "golden.png", "score": 0.0}],
         "held_out_scores": [0.0],
