@@ -62,10 +62,11 @@ def evaluate(args: argparse.Namespace) -> int:
 def _measure(
     workspace: Path, name: str, examples: Examples, judging: Judging
 ) -> tuple[Evaluation, list[Scored]]:
-    from station.learn.evaluate import check_untrained, score
     from station.learn.evaluate import evaluate as figures
+    from station.learn.evaluate import score
+    from station.learn.splits import check_unseen
 
-    check_untrained(workspace, name, examples)
+    check_unseen(workspace, name, [example.file for example in examples.members])
     with open_model(workspace, name, DEADLINE_S) as model:
         with show.progress(len(examples.members), "images") as advance:
             scored = score(model.predict, examples, advance)

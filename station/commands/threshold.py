@@ -72,7 +72,7 @@ def _from_test(
 ) -> _Scores:
     """Score the labelled images of a tree, once it is sure that training did not see them."""
     from station.learn.examples import read_test
-    from station.learn.splits import SELECT, halves
+    from station.learn.splits import SELECT, check_unseen, halves
     from station.learn.units import score_units
 
     model = str(recipe.recipe.model)
@@ -85,6 +85,7 @@ def _from_test(
             raise ConfigError(
                 f"{folder / 'test'}: too few {missing} ones to halve; --split all takes them"
             )
+    check_unseen(workspace, model, [example.file for example in examples])
     notes = [_compare_with_training(folder, examples)]
     with show.progress(len(examples), "images") as told:
         scored = score_units(workspace, model, recipe.recipe, examples, told)

@@ -29,8 +29,8 @@ from station.learn.images import read_image
 from station.learn.masks import at_size, check_masks, read_mask
 from station.learn.metrics import LabelledScores
 from station.learn.region_metrics import LabelledMap, PixelMetrics
-from station.learn.splits import check_unseen, file_sha256, halves
-from station.model import SUMS, ModelCard, list_models
+from station.learn.splits import file_sha256, halves
+from station.model import ModelCard, list_models
 from station.recipe import SetupScore
 from station.records import Image, Prediction, sheet_score
 
@@ -101,15 +101,6 @@ def newest(workspace: Path, name: str) -> str:
         there = ", ".join(list_models(workspace)) or "none"
         raise ModelError(f"no model {name!r} in {workspace / 'models'}; there are: {there}")
     return found[-1]
-
-
-def check_untrained(workspace: Path, name: str, examples: Examples) -> None:
-    """Refuse test images that the model was trained on; older models list none."""
-    listed = workspace / "models" / name / SUMS
-    if listed.is_file():
-        lines = listed.read_text(encoding="utf-8").splitlines()
-        trained = {line.partition(" ")[0] for line in lines}
-        check_unseen([example.file for example in examples.members], trained, f"model {name}")
 
 
 def own_threshold(card: ModelCard) -> Judging:

@@ -6,8 +6,7 @@ as one affine map in front of the leaky ReLU, which `CollapsedHead` computes lev
 
 The default preset does not learn its adaptor but computes it, by whitening. A learned one in front
 of noise that fits standardised features stretches these until the noise is small beside them: the
-loss is zero and nothing was learned. Several small heads are averaged: one alone depends much on
-its seed.
+loss is zero and nothing was learned.
 """
 
 from __future__ import annotations

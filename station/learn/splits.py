@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from station.errors import DatasetError
 from station.learn.duplicates import find_copy, look_at
 from station.learn.examples import GOOD, Example, sheet_of
+from station.model import SUMS
 
 SELECT, REPORT = "select", "report"
 
@@ -87,10 +88,14 @@ def check_disjoint(
         )
 
 
-def check_unseen(files: Sequence[Path], training: Collection[str], model: str) -> None:
-    """Refuse a file whose sha256 is among those that a model was trained on."""
+def check_unseen(workspace: Path, model: str, files: Sequence[Path]) -> None:
+    """Refuse a file that the model "name/3" learned from; a model without a list cannot tell."""
+    listed = workspace / "models" / model / SUMS
+    if not listed.is_file():
+        return
+    learned = {line.partition(" ")[0] for line in listed.read_text("utf-8").splitlines()}
     for file in files:
-        if file_sha256(file) in training:
+        if file_sha256(file) in learned:
             raise DatasetError(f"{file}: {model} was trained on it; take it out of the test tree")
 
 

@@ -16,7 +16,7 @@ from station.learn import evaluate, evaluation
 from station.learn.evaluate_root import averages, categories, finished_before, mean
 from station.learn.export import write_model
 from station.learn.metrics import Estimate
-from station.learn.splits import file_sha256
+from station.learn.splits import check_unseen, file_sha256
 from station.records import Image, Prediction
 
 
@@ -215,9 +215,10 @@ def test_an_image_that_was_trained_on_is_refused(tree: Path, tmp_path: Path) -> 
     seen = file_sha256(tree / "test" / "dent" / "001.png")
     write_model(tmp_path, card(), b"1", [picture(0)], f"{'0' * 64}  a.png\n")
     write_model(tmp_path, card(), b"2", [picture(0)], f"{seen}  b.png\n")
-    evaluate.check_untrained(tmp_path, "cloth/1", examples)
-    with pytest.raises(DatasetError, match=r"dent/001.png: model cloth/2 was trained on it"):
-        evaluate.check_untrained(tmp_path, "cloth/2", examples)
+    files = [example.file for example in examples.members]
+    check_unseen(tmp_path, "cloth/1", files)
+    with pytest.raises(DatasetError, match=r"dent/001.png: cloth/2 was trained on it"):
+        check_unseen(tmp_path, "cloth/2", files)
 
 
 def test_a_name_alone_means_its_newest_version(tmp_path: Path) -> None:

@@ -146,9 +146,15 @@ def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
 def test_a_file_that_a_model_was_trained_on_is_refused(tmp_path: Path) -> None:
     examples = tree(tmp_path, good=3)
     files = [example.file for example in examples]
-    check_unseen(files, {digest(["other"])}, "cloth/1")
+    for version, learned in (("1", files[1]), ("2", None)):
+        folder = tmp_path / "models" / "cloth" / version
+        folder.mkdir(parents=True)
+        known = "0" * 64 if learned is None else file_sha256(learned)
+        (folder / "images.sha256").write_text(f"{known}  a.png\n")
+    check_unseen(tmp_path, "cloth/2", files)
+    check_unseen(tmp_path, "cloth/3", files)
     with pytest.raises(DatasetError, match=r"1x\.png: cloth/1 was trained on it"):
-        check_unseen(files, {file_sha256(files[1])}, "cloth/1")
+        check_unseen(tmp_path, "cloth/1", files)
 
 
 def test_a_digest_names_a_set_of_files_in_any_order() -> None:
