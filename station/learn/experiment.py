@@ -84,7 +84,7 @@ def variants(what: Experiment, preset: Preset, images: TrainingImages) -> list[V
         "as it is": {},
         "no whitening": {"adaptor": {"kind": "whitening", "strength": 0.0}},
         "full whitening": {"adaptor": {"kind": "whitening", "strength": 1.0}},
-        "three heads": {"members": 3},
+        "one head": {"members": 1},
         "64 hidden": {"hidden": 64},
         "a quarter of the steps": {"batches": {"kind": "patches", "size": 2048, "steps": 20}},
         "noise 0.015": {"noise": (0.015,)},

@@ -1,7 +1,8 @@
 """An int8 backbone: quantised first, then a head is trained on what it gives.
 
-Int8 features differ from fp32 ones, so a head that was trained on those does not fit them. They are a
-good basis all the same, if the head is trained on them, through the same runtime that will run. NNCF quantises on some training images: weights per channel, biases corrected.
+Int8 features differ from fp32 ones, so a head that was trained on those does not fit them. They are
+a good basis all the same, if the head is trained on them, through the same runtime that will run.
+NNCF quantises on some training images: weights per channel, biases corrected.
 
     backbone = quantised_backbone(load_backbone(name), images)
     ...train heads on backbone(images), as with any backbone...
