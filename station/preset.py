@@ -106,7 +106,7 @@ DEFAULT = Preset(
     learning_rate=1e-3,
     weight_decay=1e-5,
     smoothing=1.5,
-    patches=300_000,
+    patches=1_000_000,
 )
 
 PRESETS = {preset.name: preset for preset in (DEFAULT, PAPER)}
