@@ -262,7 +262,7 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
         commands, common, "experiment", "train variants beside each other and compare them",
         "station experiment images --dataset data/glassfiber --out few-or-many",
     )  # fmt: skip
-    experiment.add_argument("what", choices=("images", "backbones", "grey", "ablation"))
+    experiment.add_argument("what", choices=("seeds", "images", "backbones", "grey", "ablation"))
     experiment.add_argument("--dataset", type=Path, required=True, metavar="DIR")
     experiment.add_argument("--out", type=Path, required=True, metavar="DIR", help="of everything")
     experiment.add_argument("--preset", choices=("default", "paper"), default="default")

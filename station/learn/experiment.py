@@ -27,8 +27,7 @@ from station.learn.weights import WEIGHTS, find, known
 from station.model import list_models, load_card, open_model
 from station.preset import Preset, changed
 
-Experiment = Literal["images", "backbones", "grey", "ablation"]
-EXPERIMENTS: tuple[Experiment, ...] = ("images", "backbones", "grey", "ablation")
+Experiment = Literal["seeds", "images", "backbones", "grey", "ablation"]
 IMAGE_COUNTS = (2, 5, 10, 30, 90)
 METRICS = ("image_auroc", "pixel_auroc", "au_pro", "false_rejects_at_zero_escapes")
 
@@ -71,6 +70,8 @@ class Plan:
 
 def variants(what: Experiment, preset: Preset, images: TrainingImages) -> list[Variant]:
     """List the variants of an experiment, the given preset among them."""
+    if what == "seeds":
+        return [Variant(preset.name, preset)]
     if what == "images":
         counts = [count for count in IMAGE_COUNTS if count < len(images.units)]
         return [Variant(f"{n} good", preset, n) for n in [*counts, len(images.units)]]

@@ -1,0 +1,81 @@
+"""Experiments: their variants, and what becomes of them when weights or seeds are missing."""
+
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from station.errors import DatasetError
+from station.experiment_report import write_experiment, written
+from station.learn import experiment
+from station.learn.experiment import METRICS, Mean, Plan, Row, Variant
+from station.learn.images import from_mvtec
+from station.preset import DEFAULT, PAPER
+
+
+def tree(folder: Path, count: int, *, colour: bool = False) -> Path:
+    good = folder / "train" / "good"
+    good.mkdir(parents=True)
+    for i in range(count):
+        shape = (16, 16, 3) if colour else (16, 16)
+        cv2.imwrite(str(good / f"{i:03}.png"), np.full(shape, i, np.uint8))
+    return folder
+
+
+def test_few_against_many_ends_with_all(tmp_path: Path) -> None:
+    images = from_mvtec(tree(tmp_path, 12))
+    found = experiment.variants("images", DEFAULT, images)
+    assert [(v.name, v.units) for v in found] == [
+        ("2 good", 2),
+        ("5 good", 5),
+        ("10 good", 10),
+        ("12 good", 12),
+    ]
+
+
+def test_every_ablation_changes_something(tmp_path: Path) -> None:
+    found = experiment.variants("ablation", DEFAULT, from_mvtec(tree(tmp_path, 2)))
+    assert found[0].preset == DEFAULT
+    assert all(v.preset != DEFAULT for v in found[1:])
+    assert len({v.name for v in found}) == len(found)
+
+
+def test_every_backbone_is_compared(tmp_path: Path) -> None:
+    found = experiment.variants("backbones", DEFAULT, from_mvtec(tree(tmp_path, 2)))
+    assert {v.preset.backbone for v in found} >= {"efficientnet_lite0", "wide_resnet50_2"}
+
+
+def test_grey_needs_colour(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="grey already"):
+        experiment.variants("grey", DEFAULT, from_mvtec(tree(tmp_path / "a", 2)))
+    images = from_mvtec(tree(tmp_path / "b", 2, colour=True))
+    assert [v.grey for v in experiment.variants("grey", DEFAULT, images)] == [False, True]
+
+
+def test_absent_weights_have_no_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATION_WEIGHTS", str(tmp_path / "none"))
+    plan = Plan([Variant("paper", PAPER)], tmp_path, tmp_path, "select", 1)
+    (row,) = experiment.run(plan, lambda *_: None, threading.Event())
+    assert row == Row("paper", 0, dict.fromkeys(METRICS), "weights absent")
+
+
+def test_means_are_written_with_their_deviation() -> None:
+    assert written(Mean(0.93142, 0.0081)) == "0.931 ± 0.008"
+    assert written(Mean(0.5, None)) == "0.500"
+    assert written(None) == "-"
+
+
+def test_the_page_names_every_variant(tmp_path: Path) -> None:
+    rows = [
+        Row("as it is", 2, dict.fromkeys(METRICS, Mean(0.9, 0.01))),
+        Row("paper <b>", 0, dict.fromkeys(METRICS), "weights absent"),
+    ]
+    plan = Plan([], tmp_path / "cloth", tmp_path, "select", 2)
+    write_experiment(tmp_path / "page.html", "ablation", plan, rows)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "as it is" in text
+    assert "paper &lt;b&gt;" in text
+    assert "weights absent" in text
+    assert "0.900 ± 0.010" in text
