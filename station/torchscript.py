@@ -101,7 +101,7 @@ class Detector:
             else:
                 self._network = torch_network(self._graph.network, bf16=runtime.precision == "bf16")
         elif runtime != ("torchscript", "fp32"):
-            # Files of the first release are one piece.
+            # A file in one piece can only run as it is.
             raise ModelError(f"{path}: its network cannot be taken out; train the model again")
 
     def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:

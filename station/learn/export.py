@@ -19,10 +19,13 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.dataset import sync_folder, write_durably
+from station.errors import ConfigError
 from station.model import CARD, SUMS, WEIGHTS, ModelCard, list_models
 from station.preset import Preset
 from station.records import Image
 from station.torchscript import PARTS
+
+COARSEST = 32  # the sides are multiples of it: every backbone halves them without a rest
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class InputForm:
             aspect = width / height
             return cls(long_side, long_side, preset.tiles, aspect, stride, preset.crop_from)
         # Tiles overlap by an eighth of their side, which has to fall on the map's grid.
-        multiple = max(preset.levels[-1], 8 * stride)
+        multiple = COARSEST if preset.tiles == 1 else max(COARSEST, 8 * stride)
+        if long_side % multiple:
+            raise ConfigError(f"input size {long_side}: with tiles, a multiple of {multiple}")
         short = min(height, width) / max(height, width) * long_side
         short_side = max(multiple, round(short / multiple) * multiple)
         sides = (short_side, long_side) if height <= width else (long_side, short_side)

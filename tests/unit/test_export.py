@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from station.errors import DatasetError
+from station.errors import ConfigError, DatasetError
 from station.learn.backbones import random_backbone
 from station.learn.collapse import CollapsedHead
 from station.learn.export import Detector, InputForm, freeze, to_bytes
@@ -126,6 +126,14 @@ def test_every_corner_is_seen(tiles: int, shape: tuple[int, int], corner: tuple[
     # The map covers the frame, whatever its aspect, so the spot lies at the map's own corner.
     assert abs(row - corner[0] % anomaly_map.shape[1]) < 0.13 * anomaly_map.shape[1] + 1
     assert abs(column - corner[1] % anomaly_map.shape[2]) < 0.13 * anomaly_map.shape[2] + 1
+
+
+def test_sides_fit_the_strides() -> None:
+    wide = changed(PAPER, crop_from=None)
+    form = InputForm.of_frames(288, 288, wide)
+    assert (form.height, form.width, form.stride) == (288, 288, 8)
+    with pytest.raises(ConfigError, match="input size 288: with tiles, a multiple of 64"):
+        InputForm.of_frames(288, 288, changed(wide, tiles=2))
 
 
 def test_letterbox_keeps_the_aspect() -> None:
