@@ -27,6 +27,6 @@ def configure(*, verbose: bool) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.DEBUG if verbose else logging.INFO
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        # Looked up for every event: whoever redirects stderr gets what is said from then on.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )

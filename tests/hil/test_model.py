@@ -31,7 +31,7 @@ openvino_needed = pytest.mark.skipif(
 
 PRESET = changed(
     DEFAULT,
-    input_size=64,
+    input_size=128,
     hidden=32,
     members=2,
     meta_epochs=3,
