@@ -97,9 +97,9 @@ def test_defects_score_above_good_parts(trained: Path) -> None:
         assert np.isfinite(model.predict(np.tile(cloth(1), (8, 8))).score)
 
 
-def test_training_twice_gives_the_same_scores(trained: Path) -> None:
+def test_training_twice_gives_the_same_scores(trained: Path, workspace: Path) -> None:
     images = from_mvtec(trained / "data" / "cloth")
-    again = train(images, OPTIONS, trained, quiet)
+    again = train(images, OPTIONS, workspace, quiet)
     first = load_card(trained, "cloth/1")
     assert again.version == 2
     assert again.held_out_scores == pytest.approx(first.held_out_scores, abs=1e-5)
