@@ -453,10 +453,13 @@ def test_a_frozen_stream_never_passes_for_a_place(sim: Simulator) -> None:
 
 
 PARENT = """
+import signal
 import sys
 from station.devices.ur import Settings, connect
 from station.geometry import Pose
 if __name__ == "__main__":
+    # A shell starts its background jobs with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with connect(Settings(host=sys.argv[1])) as robot:
         print(robot._worker.pid, flush=True)
         robot.move(Pose(0.0, -0.45, 0.65, 3.141592653589793, 0.0, 0.0), 0.1, 1.0, 30.0)
