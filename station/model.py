@@ -70,7 +70,7 @@ class TrainingData(Strict):
 
 
 class CurvePoint(Strict):
-    """How learning stood after a meta-epoch; measured on held-out images, never on the test's."""
+    """How learning stood after a meta-epoch; never measured on the test's images."""
 
     meta_epoch: int
     loss: float

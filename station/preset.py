@@ -89,7 +89,7 @@ PAPER = Preset(
     patches=1_000_000_000,
 )
 
-# What our own measurements chose: docs/models.md has the table.
+# Chosen on captured sheets and on the select halves of other sets: docs/decisions/0012-presets.md.
 DEFAULT = Preset(
     name="default",
     backbone="efficientnet_lite0",

@@ -30,7 +30,7 @@ def experiment(args: argparse.Namespace) -> int:
     rows: list[Row] = []
     with stopping("the step") as stop, show.learning() as progress:
         try:
-            for row in run(plan, lambda _, step: progress(step), stop):
+            for row in run(plan, progress, stop):
                 rows.append(row)
                 _show(row, as_json=args.json)
         except TrainingStopped:

@@ -141,10 +141,6 @@ class UrRobot:
                 f"{error}; the arm was told to stop",
                 "look at the pendant before starting again",
             ) from error
-        except (KeyboardInterrupt, SystemExit):
-            # The child is gone with its request; the controller's watchdog alone would be slower.
-            self._stop_by_dashboard()
-            raise
         except DeviceTimeout:
             # The link is lost: ur_rtde would reconnect by itself and may crash doing so.
             self._worker.kill()

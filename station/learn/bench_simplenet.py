@@ -128,13 +128,15 @@ def _embedded(setting: Setting, folder: Path) -> Iterator[tuple[str, Variant]]:
     head = CollapsedHead([AveragePool(c) for c in backbone.channels], weight, bias, out)
     form = _square(changed(DEFAULT, input_size=setting.embedded_side))
     path = folder / "embedded.pt"
-    digest = _write(path, to_bytes(freeze(Detector(nn.Sequential(backbone, head), form, 1.0))))
+    digest = _write(
+        path, to_bytes(freeze(Detector(nn.Sequential(backbone, head), form, DEFAULT.smoothing)))
+    )
     yield "embedded", _loaded(path, digest, TORCH_FP32, folder)
     yield "embedded_bf16", _loaded(path, digest, TORCH_BF16, folder)
     if openvino_runtime.installed():
         yield "embedded_openvino_fp32", _loaded(path, digest, OPENVINO_FP32, folder)
         yield "embedded_openvino_bf16", _loaded(path, digest, OPENVINO_BF16, folder)
-        yield "embedded_int8", _int8(backbone, head, form, 1.0, folder)
+        yield "embedded_int8", _int8(backbone, head, form, DEFAULT.smoothing, folder)
 
 
 def _has_weights(name: str) -> bool:

@@ -6,6 +6,7 @@ stays done: a run that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -101,7 +102,7 @@ def variants(what: Experiment, preset: Preset, images: TrainingImages) -> list[V
 
 def run(
     plan: Plan,
-    progress: Callable[[str, Progress], None],
+    progress: Callable[[Progress], None],
     stop: threading.Event,
 ) -> Iterator[Row]:
     """Train and measure; yields each variant once all its seeds are done."""
@@ -119,15 +120,14 @@ def _one(
     variant: Variant,
     dataset: Path,
     seed: int,
-    progress: Callable[[str, Progress], None],
+    progress: Callable[[Progress], None],
     stop: threading.Event,
 ) -> Evaluation:
-    name = "".join(c if c.isalnum() else "-" for c in variant.name.lower()) + f"-seed{seed}"
+    name = _model_name(variant, dataset, seed)
     examples = read_examples(dataset, plan.split)
     if f"{name}/1" not in list_models(plan.folder):
         options = TrainOptions(name, variant.preset, variant.units, seed)
-        told = f"{variant.name}, seed {seed}"
-        train(from_mvtec(dataset), options, plan.folder, lambda p: progress(told, p), stop)
+        train(from_mvtec(dataset), options, plan.folder, progress, stop)
     card = load_card(plan.folder, f"{name}/1")
     kept = plan.folder / f"{name}-{plan.split}.json"
     threshold = own_threshold(card)
@@ -137,6 +137,13 @@ def _one(
     evaluation = _measure(plan.folder, f"{name}/1", examples)
     evaluations.save(evaluation, kept)
     return evaluation
+
+
+def _model_name(variant: Variant, dataset: Path, seed: int) -> str:
+    """Name a model after all that makes it, so that no other experiment is taken for it."""
+    makes = f"{dataset.resolve()} {variant.units} {variant.preset.model_dump_json()}"
+    words = "".join(c if c.isalnum() else "-" for c in variant.name.lower())
+    return f"{words}-{hashlib.sha256(makes.encode()).hexdigest()[:8]}-seed{seed}"
 
 
 def _measure(folder: Path, name: str, examples: Examples) -> Evaluation:

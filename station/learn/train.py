@@ -35,7 +35,7 @@ from station.records import Image
 
 # Between the network as trained and as exported; the int8 one rounds at another place.
 EXPORT_TOLERANCE = {"fp32": 1e-4, "int8": 0.05}
-CALIBRATION_IMAGES = 60  # for the ranges of int8; more changed nothing in trials
+CALIBRATION_IMAGES = 60  # about as many give int8 its ranges
 THREADS = min(2, os.cpu_count() or 1)  # more changes the last digits of what is learned
 
 

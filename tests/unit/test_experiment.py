@@ -79,3 +79,13 @@ def test_the_page_names_every_variant(tmp_path: Path) -> None:
     assert "paper &lt;b&gt;" in text
     assert "weights absent" in text
     assert "0.900 ± 0.010" in text
+
+
+def test_models_of_different_experiments_never_share_a_name(tmp_path: Path) -> None:
+    names = {
+        experiment._model_name(variant, dataset, seed)
+        for variant in (Variant("a", DEFAULT), Variant("a", PAPER), Variant("a", DEFAULT, 2))
+        for dataset in (tmp_path / "x", tmp_path / "y")
+        for seed in (0, 1)
+    }
+    assert len(names) == 12
