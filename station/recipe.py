@@ -76,6 +76,7 @@ _RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 MODEL_PATTERN = r"^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$"
 
 FARTHEST_M = 3.0
+SLOWEST_M_S = 0.001  # slower than this a way takes minutes and looks like a standstill
 
 SetupScore = Literal["highest", "lowest"]
 
@@ -147,9 +148,9 @@ class Recipe(Strict):
     )
     working_distance_m: float = Field(gt=0, le=2, description="camera to sheet surface")
     approach_height_m: float = Field(ge=0, le=0.5)
-    travel_speed_m_s: float = Field(gt=0, le=3)
-    shot_speed_m_s: float = Field(gt=0, le=3)
-    acceleration_m_s2: float = Field(gt=0, le=10)
+    travel_speed_m_s: float = Field(ge=SLOWEST_M_S, le=3)
+    shot_speed_m_s: float = Field(ge=SLOWEST_M_S, le=3)
+    acceleration_m_s2: float = Field(ge=0.01, le=10)
     settle_s: float = Field(ge=0, le=5)
     exposure_us: float = Field(gt=0, le=10_000_000)
     gain_db: float = Field(ge=0, le=48)

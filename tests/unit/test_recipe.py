@@ -121,6 +121,7 @@ def test_a_camera_head_down_is_approached_from_above() -> None:
         ),
         ("gain_db: 0", "gain_db: -1", "recipes/a.yaml:31: gain_db: "),
         ("shot_speed_m_s: 0.10", "shot_speed_m_s: 0", "recipes/a.yaml:26: shot_speed_m_s: "),
+        ("shot_speed_m_s: 0.10", "shot_speed_m_s: 1e-9", "recipes/a.yaml:26: shot_speed_m_s: "),
         (
             "sheet_size_m: [0.24, 0.20]",
             "sheet_size_m: [0.24, -0.2]",
