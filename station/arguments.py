@@ -192,7 +192,18 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="learn from N sheets only (in a tree without sheets: N images)",
     )
-    train.add_argument("--preset", choices=["default", "paper"], default="default")
+    train.add_argument(
+        "--detector",
+        default="simplenet",
+        metavar="D",
+        help="simplenet (default), gaussian, patchcore",
+    )
+    train.add_argument(
+        "--preset",
+        default="default",
+        metavar="P",
+        help="of the detector: simplenet has default and paper, gaussian default and per-position",
+    )
     train.add_argument("--backbone", metavar="B", help="default: the preset's; `station weights`")
     train.add_argument(
         "--precision",

@@ -23,7 +23,8 @@ from station.learn.evaluate import Examples, evaluate, own_threshold, read_examp
 from station.learn.evaluate_root import finished_before
 from station.learn.evaluation import Evaluation, Split
 from station.learn.images import TrainingImages, from_mvtec, read_image
-from station.learn.train import Progress, TrainOptions, train
+from station.learn.method import Progress
+from station.learn.train import TrainOptions, train
 from station.learn.weights import WEIGHTS, find, known
 from station.model import list_models, load_card, open_model
 from station.preset import Preset, changed
