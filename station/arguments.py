@@ -243,6 +243,24 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     limit.add_argument("--threshold", type=_finite, metavar="T")
     _json(score)
 
+    compare = _add(
+        commands, common, "compare", "train detectors beside each other and say which to take",
+        "station compare --dataset data/glassfiber --detectors simplenet,patchcore --out which",
+    )  # fmt: skip
+    place = compare.add_mutually_exclusive_group(required=True)
+    place.add_argument("--dataset", type=Path, metavar="DIR", help="an MVTec tree")
+    place.add_argument("--recipe", metavar="R", help="captures of recipe R")
+    compare.add_argument(
+        "--detectors",
+        default="simplenet,gaussian,patchcore",
+        metavar="A,B",
+        help="names as of `station train --detector`, a preset after a colon: simplenet:paper",
+    )
+    compare.add_argument("--seeds", type=_count, default=3, metavar="N")
+    compare.add_argument("--split", choices=("all", "select", "report"), default="select")
+    compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="of everything")
+    _json(compare)
+
     evaluate = _add(
         commands, common, "evaluate", "measure a model on labelled images",
         "station evaluate --dataset data/glassfiber --model glassfiber --out page.html",

@@ -58,6 +58,10 @@ ALLOWED: dict[str, set[str]] = {
     | {"preset", "detectors", "heatmap"},
     "evaluation_figures": FILES | {"model", "page", "learn"},
     "evaluation_report": FILES | {"model", "heatmap", "page", "learn", "evaluation_figures"},
+    "compare_figures": {"detectors", "page", "learn", "evaluation_figures"},
+    "compare_report": FILES
+    | {"heatmap", "model", "page", "learn", "evaluation_figures", "evaluation_report"}
+    | {"compare_figures"},
     "experiment_report": {"page", "heatmap", "learn", "evaluation_figures", "evaluation_report"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }
