@@ -192,7 +192,18 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="learn from N sheets only (in a tree without sheets: N images)",
     )
-    train.add_argument("--preset", choices=["default", "paper"], default="default")
+    train.add_argument(
+        "--detector",
+        default="simplenet",
+        metavar="D",
+        help="simplenet (default), gaussian, patchcore",
+    )
+    train.add_argument(
+        "--preset",
+        default="default",
+        metavar="P",
+        help="of the detector: simplenet has default and paper, gaussian default and per-position",
+    )
     train.add_argument("--backbone", metavar="B", help="default: the preset's; `station weights`")
     train.add_argument(
         "--precision",
@@ -231,6 +242,24 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     limit.add_argument("--recipe", metavar="R", help="judge by this recipe's threshold")
     limit.add_argument("--threshold", type=_finite, metavar="T")
     _json(score)
+
+    compare = _add(
+        commands, common, "compare", "train detectors beside each other and say which to take",
+        "station compare --dataset data/glassfiber --detectors simplenet,patchcore --out which",
+    )  # fmt: skip
+    place = compare.add_mutually_exclusive_group(required=True)
+    place.add_argument("--dataset", type=Path, metavar="DIR", help="an MVTec tree")
+    place.add_argument("--recipe", metavar="R", help="captures of recipe R")
+    compare.add_argument(
+        "--detectors",
+        default="simplenet,gaussian,patchcore",
+        metavar="A,B",
+        help="names as of `station train --detector`, a preset after a colon: simplenet:paper",
+    )
+    compare.add_argument("--seeds", type=_count, default=3, metavar="N")
+    compare.add_argument("--split", choices=("all", "select", "report"), default="select")
+    compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="of everything")
+    _json(compare)
 
     evaluate = _add(
         commands, common, "evaluate", "measure a model on labelled images",

@@ -26,6 +26,7 @@ _COMMANDS = {
     "train": "learn",
     "score": "learn",
     "evaluate": "evaluate",
+    "compare": "compare",
     "experiment": "experiment",
     "threshold": "threshold",
     "weights": "weights",

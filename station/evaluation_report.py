@@ -228,10 +228,11 @@ def _card(one: Scored, examples: Examples, threshold: float) -> Card:
         "reject" if rejected else "accept",
         "right" if right else wrong,
         data_uri(picture),
-        "" if example.mask is None else data_uri(_painted(example.mask, one.size)),
+        "" if example.mask is None else data_uri(painted(example.mask, one.size)),
         data_uri(map_over(picture, one.anomaly_map, threshold)),
     )
 
 
-def _painted(path: Path, size: tuple[int, int]) -> Image:
+def painted(path: Path, size: tuple[int, int]) -> Image:
+    """Draw a mask as a picture of a page."""
     return smaller(np.where(read_mask(path, size), np.uint8(255), np.uint8(40)))

@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from datetime import datetime
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import cv2
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from station.detectors import AnyPreset
 from station.errors import ConfigError, ModelError
-from station.preset import Preset
 from station.recipe import MODEL_PATTERN
 from station.records import Image, Precision, Prediction, RuntimeName
 from station.strict import Strict
@@ -82,7 +82,7 @@ class CurvePoint(Strict):
 class Training(Strict):
     """How it was trained; with the same data and software this gives the same model."""
 
-    preset: Preset
+    preset: AnyPreset
     seed: int
     patches: int
     threads: int
@@ -104,7 +104,7 @@ class ModelCard(Strict):
 
     name: str
     version: int = Field(ge=1)
-    detector: Literal["simplenet"]
+    detector: Literal["simplenet", "gaussian", "patchcore"]
     backbone: str
     sha256: Sha256
     input: ModelInput
@@ -122,6 +122,14 @@ class ModelCard(Strict):
     )
     software: dict[str, str]
     created: datetime
+
+    @model_validator(mode="after")
+    def _preset_is_the_detectors(self) -> Self:
+        if self.training.preset.detector != self.detector:
+            raise ValueError(
+                f"detector: {self.detector}, but its preset is for {self.training.preset.detector}"
+            )
+        return self
 
 
 class Model:

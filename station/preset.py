@@ -1,8 +1,8 @@
-"""Presets: everything that decides what a training gives, apart from the images and the seed."""
+"""SimpleNet's presets: all that decides what a training gives, but for the images and the seed."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -44,6 +44,7 @@ class WhiteningAdaptor(Strict):
 class Preset(Strict):
     """A configuration of SimpleNet; the model card keeps it whole."""
 
+    detector: Literal["simplenet"] = "simplenet"  # older cards do not say it
     name: str
     backbone: str
     levels: tuple[int, ...] = Field(description="strides of the backbone's levels, finest first")
@@ -65,6 +66,11 @@ class Preset(Strict):
     weight_decay: float
     smoothing: float = Field(ge=0, description="deviation of the map's smoothing, in its own cells")
     patches: int = Field(ge=1, description="kept of all training images together, at most")
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the prepared frame for one cell of the map."""
+        return self.levels[0]
 
 
 # As published, and as its authors' code runs it. The one difference: the score is the maximum of
@@ -112,10 +118,14 @@ DEFAULT = Preset(
 PRESETS = {preset.name: preset for preset in (DEFAULT, PAPER)}
 
 
-def changed(preset: Preset, **changes: object) -> Preset:
+PresetT = TypeVar("PresetT", bound=Strict)
+
+
+def changed(preset: PresetT, **changes: object) -> PresetT:
     """Return a preset with some fields replaced; a wrong value raises ConfigError."""
+    kind = type(preset)
     try:
-        return Preset.model_validate({**preset.model_dump(), **changes})
+        return kind.model_validate({**preset.model_dump(), **changes})
     except ValidationError as error:
-        at, problem = first_problem(error, Preset)
+        at, problem = first_problem(error, kind)
         raise ConfigError(f"{dotted(at).replace('_', ' ')}: {problem}") from error

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from station.cycle import Inspected
     from station.dataset import Dataset
-    from station.learn.train import Progress as TrainProgress
+    from station.learn.method import Progress as TrainProgress
     from station.records import Manifest
 
 

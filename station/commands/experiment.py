@@ -20,7 +20,7 @@ def experiment(args: argparse.Namespace) -> int:
     from station.experiment_report import write_experiment
     from station.learn.experiment import Plan, run, variants
     from station.learn.images import from_mvtec
-    from station.learn.train import TrainingStopped
+    from station.learn.method import TrainingStopped
 
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"{args.out}: not a folder")

@@ -10,9 +10,10 @@ import sys
 from station import show
 from station.commands.common import recipe_of, stopping, workspace_of
 from station.dataset import Dataset
+from station.detectors import preset_of
 from station.errors import INTERRUPTED, ConfigError
 from station.label import attach
-from station.preset import PRESETS, changed
+from station.preset import changed
 from station.recipe import MODEL_PATTERN, load_recipe
 from station.records import judge
 from station.run_report import make_report
@@ -35,8 +36,9 @@ def label(args: argparse.Namespace) -> int:
 def train(args: argparse.Namespace) -> int:
     """Learn from good sheets and write a new model."""
     from station.learn.images import from_mvtec
+    from station.learn.method import TrainingStopped
     from station.learn.metrics import held_out_rejects
-    from station.learn.train import TrainingStopped, TrainOptions
+    from station.learn.train import TrainOptions
     from station.learn.train import train as learn
 
     workspace = workspace_of(args)
@@ -53,7 +55,7 @@ def train(args: argparse.Namespace) -> int:
     chosen = {key: value for key, value in changes.items() if value is not None}
     options = TrainOptions(
         name=name,
-        preset=changed(PRESETS[args.preset], **chosen),
+        preset=changed(preset_of(args.detector, args.preset), **chosen),
         units=args.images,
         seed=args.seed,
         setup_score=recipe.recipe.setup_score if recipe else "highest",

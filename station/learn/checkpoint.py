@@ -6,15 +6,13 @@ import hashlib
 import json
 import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from station.errors import ConfigError, ModelError
-from station.learn.curve import Curve
-from station.learn.simplenet import Fit
-from station.model import CurvePoint
 
 
 class Checkpoint:
@@ -32,21 +30,19 @@ class Checkpoint:
         if not resume:
             self.remove()
 
-    def save(self, fit: Fit, curve: Curve) -> None:
-        """Write the state after a meta-epoch in place of the one before."""
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state in place of the one before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self._saved.with_suffix(".part")
-        points = [point.model_dump() for point in curve.points]
-        torch.save({"fit": fit.state(), "curve": points}, unfinished)
+        torch.save(state, unfinished)
         unfinished.replace(self._saved)
 
-    def load(self, fit: Fit, curve: Curve) -> None:
-        """Bring both to where they were saved, if they were."""
+    def load(self, resume: Callable[[dict[str, Any]], object]) -> None:
+        """Hand the saved state, if there is one, to what goes on from it."""
         if not self._saved.exists():
             return
         try:
-            saved = torch.load(self._saved, weights_only=True)
-            fit.resume(saved["fit"])
-            curve.points.extend(CurvePoint.model_validate(point) for point in saved["curve"])
+            resume(torch.load(self._saved, weights_only=True))
         except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
             raise ModelError(f"{self._saved}: cannot be read; train without --resume") from error
 

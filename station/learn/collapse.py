@@ -38,10 +38,10 @@ class CollapsedHead(nn.Module):
         widths = [int(pool.channels_out) for pool in pools]  # type: ignore[arg-type]
         self.pools = nn.ModuleList(pools)
         self.maps = nn.ModuleList(
-            _conv(part, bias if i == 0 else None, dtype)
+            pointwise(part, bias if i == 0 else None, dtype)
             for i, part in enumerate(torch.split(weight, widths, dim=1))
         )
-        self.out = _conv(-out.reshape(1, -1), None, dtype)
+        self.out = pointwise(-out.reshape(1, -1), None, dtype)
         self.eval()
         self.requires_grad_(False)
 
@@ -75,7 +75,7 @@ def collapse(
     return CollapsedHead(pools, weight.detach(), bias.detach(), out.weight.detach(), dtype)
 
 
-def _conv(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> nn.Conv2d:
+def pointwise(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> nn.Conv2d:
     """Return the 1x1 convolution that applies a matrix (out, in) at every place."""
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, dtype=dtype)
     conv.weight.data = weight[:, :, None, None].to(dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +55,14 @@ class Curve:
         )
         self.points.append(point)
         return point
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return what `resume` needs."""
+        return [point.model_dump() for point in self.points]
+
+    def resume(self, state: Sequence[dict[str, Any]]) -> None:
+        """Take the points up to where `state` was taken."""
+        self.points.extend(CurvePoint.model_validate(point) for point in state)
 
 
 def _peak(heads: Sequence[Head], patches: Tensor) -> float:

@@ -1,12 +1,10 @@
 """Trainings beside each other: few against many images, backbones, grey against colour, ablation.
 
-A variant is trained once per seed in a folder of its own and measured on one split. What is done
-stays done: a run that was stopped goes on where it was.
+Each variant is trained once per seed in one folder and measured on one split, see `variants`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,28 +16,17 @@ import cv2
 
 from station.dataset import write_durably
 from station.errors import DatasetError
-from station.learn import evaluation as evaluations
-from station.learn.evaluate import Examples, evaluate, own_threshold, read_examples, score
-from station.learn.evaluate_root import finished_before
+from station.learn.evaluate import read_examples
 from station.learn.evaluation import Evaluation, Split
-from station.learn.images import TrainingImages, from_mvtec, read_image
-from station.learn.train import Progress, TrainOptions, train
-from station.learn.weights import WEIGHTS, find, known
-from station.model import list_models, load_card, open_model
+from station.learn.images import TrainingImages, read_image
+from station.learn.method import Progress
+from station.learn.variants import Place, Variant, measured, weights_absent
+from station.learn.weights import WEIGHTS
 from station.preset import Preset, changed
 
 Experiment = Literal["seeds", "images", "backbones", "grey", "ablation"]
 IMAGE_COUNTS = (2, 5, 10, 30, 90)
 METRICS = ("image_auroc", "pixel_auroc", "au_pro", "false_rejects_at_zero_escapes")
-
-
-class Variant(NamedTuple):
-    """One way to train."""
-
-    name: str
-    preset: Preset
-    units: int | None = None  # all
-    grey: bool = False  # colour images turned to grey, in training and test alike
 
 
 class Mean(NamedTuple):
@@ -107,49 +94,14 @@ def run(
 ) -> Iterator[Row]:
     """Train and measure; yields each variant once all its seeds are done."""
     for variant in plan.variants:
-        if find(known(variant.preset.backbone)) is None:
+        if weights_absent(variant.preset):
             yield Row(variant.name, 0, dict.fromkeys(METRICS), "weights absent")
             continue
         dataset = _grey(plan.dataset, plan.folder / "grey") if variant.grey else plan.dataset
-        found = [_one(plan, variant, dataset, seed, progress, stop) for seed in range(plan.seeds)]
+        place = Place(dataset, plan.folder, progress, stop)
+        examples = read_examples(dataset, plan.split)
+        found = [measured(variant, seed, examples, place).evaluation for seed in range(plan.seeds)]
         yield Row(variant.name, len(found), {name: _mean(found, name) for name in METRICS})
-
-
-def _one(
-    plan: Plan,
-    variant: Variant,
-    dataset: Path,
-    seed: int,
-    progress: Callable[[Progress], None],
-    stop: threading.Event,
-) -> Evaluation:
-    name = _model_name(variant, dataset, seed)
-    examples = read_examples(dataset, plan.split)
-    if f"{name}/1" not in list_models(plan.folder):
-        options = TrainOptions(name, variant.preset, variant.units, seed)
-        train(from_mvtec(dataset), options, plan.folder, progress, stop)
-    card = load_card(plan.folder, f"{name}/1")
-    kept = plan.folder / f"{name}-{plan.split}.json"
-    threshold = own_threshold(card)
-    before = finished_before(kept, examples, card.sha256, threshold.threshold)
-    if before is not None:
-        return before
-    evaluation = _measure(plan.folder, f"{name}/1", examples)
-    evaluations.save(evaluation, kept)
-    return evaluation
-
-
-def _model_name(variant: Variant, dataset: Path, seed: int) -> str:
-    """Name a model after all that makes it, so that no other experiment is taken for it."""
-    makes = f"{dataset.resolve()} {variant.units} {variant.preset.model_dump_json()}"
-    words = "".join(c if c.isalnum() else "-" for c in variant.name.lower())
-    return f"{words}-{hashlib.sha256(makes.encode()).hexdigest()[:8]}-seed{seed}"
-
-
-def _measure(folder: Path, name: str, examples: Examples) -> Evaluation:
-    with open_model(folder, name) as model:
-        scored = score(model.predict, examples, lambda _: None)
-        return evaluate(model.card, examples, scored, own_threshold(model.card))
 
 
 def _mean(found: Sequence[Evaluation], name: str) -> Mean | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import torch
@@ -21,11 +22,30 @@ from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 from station.dataset import sync_folder, write_durably
 from station.errors import ConfigError
 from station.model import CARD, SUMS, WEIGHTS, ModelCard, list_models
-from station.preset import Preset
 from station.records import Image
 from station.torchscript import PARTS
 
 COARSEST = 32  # the sides are multiples of it: every backbone halves them without a rest
+
+
+class View(Protocol):
+    """What of a preset decides how the network sees a frame."""
+
+    @property
+    def input_size(self) -> int:
+        """Long side in pixels."""
+
+    @property
+    def tiles(self) -> int:
+        """Per side."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the prepared frame for one cell of the map."""
+
+    @property
+    def crop_from(self) -> int | None:
+        """Short side before the middle is cut out."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +60,20 @@ class InputForm:
     crop_from: int | None = None  # short side before the middle (height, width) is cut out
 
     @classmethod
-    def of_frames(cls, height: int, width: int, preset: Preset) -> InputForm:
+    def of_frames(cls, height: int, width: int, view: View) -> InputForm:
         """Keep the frames' aspect as nearly as the network's strides allow."""
-        long_side, stride = preset.input_size, preset.levels[0]
-        if preset.crop_from is not None:
+        long_side, stride = view.input_size, view.stride
+        if view.crop_from is not None:
             aspect = width / height
-            return cls(long_side, long_side, preset.tiles, aspect, stride, preset.crop_from)
+            return cls(long_side, long_side, view.tiles, aspect, stride, view.crop_from)
         # Tiles overlap by an eighth of their side, which has to fall on the map's grid.
-        multiple = COARSEST if preset.tiles == 1 else max(COARSEST, 8 * stride)
+        multiple = COARSEST if view.tiles == 1 else max(COARSEST, 8 * stride)
         if long_side % multiple:
             raise ConfigError(f"input size {long_side}: with tiles, a multiple of {multiple}")
         short = min(height, width) / max(height, width) * long_side
         short_side = max(multiple, round(short / multiple) * multiple)
         sides = (short_side, long_side) if height <= width else (long_side, short_side)
-        return cls(*sides, preset.tiles, width / height, stride)
+        return cls(*sides, view.tiles, width / height, stride)
 
     @property
     def canvas(self) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from station.detectors import FeaturePreset
 from station.errors import DatasetError
-from station.learn.backbones import Backbone
+from station.learn.backbones import Backbone, load_backbone
 from station.learn.local import AuthorsPool, AveragePool
+from station.learn.method import Progress, Task
+from station.learn.quantise import Int8Network, QuantisedBackbone, quantised_backbone
 from station.learn.simplenet import patch_features
 from station.preset import Preset
+from station.records import Image
+
+CALIBRATION_IMAGES = 60  # about as many give int8 its ranges
 
 
 class Extractor(nn.Module):
@@ -35,7 +41,7 @@ class Extractor(nn.Module):
         return patch_features(self.backbone(images), list(self.pools)).flatten(1, 2)
 
 
-def pools_for(backbone: Backbone, preset: Preset) -> list[nn.Module]:
+def pools_for(backbone: Backbone, preset: Preset | FeaturePreset) -> list[nn.Module]:
     """Return what turns each level into local features."""
     if preset.pooling == "average":
         return [AveragePool(channels) for channels in backbone.channels]
@@ -44,10 +50,64 @@ def pools_for(backbone: Backbone, preset: Preset) -> list[nn.Module]:
     return [AuthorsPool(channels, features) for channels in backbone.channels]
 
 
-class BankOptions(NamedTuple):
-    """At most `limit` patches are kept, equally many of each image, drawn by the seed."""
+class Features:
+    """The frozen half of a detector: backbone and neighbourhoods, for learning and for use."""
 
-    limit: int
+    def __init__(self, task: Task, preset: Preset | FeaturePreset) -> None:
+        self._task, self._preset = task, preset
+        plain = load_backbone(preset.backbone, preset.levels)
+        self.backbone: Backbone | QuantisedBackbone = plain
+        if task.precision == "int8":
+            files = task.training.files
+            some = files[:: max(1, len(files) // CALIBRATION_IMAGES)]
+            frames = [task.prepare(task.read(file)) for file in some]
+            # Tiles of one frame come as a batch; the network takes them one by one.
+            self.backbone = quantised_backbone(plain, list(torch.split(torch.cat(frames), 1)))
+        self.pools = pools_for(plain, preset)
+        self._extractor = Extractor(self.backbone, self.pools)
+
+    def patches_of(self, image: Image) -> Tensor:
+        """Return every patch of an image, (tiles * tiles * P, D)."""
+        with torch.inference_mode():
+            found: Tensor = self._extractor(self._task.prepare(image)).flatten(0, 1)
+        return found
+
+    def bank(self, *, whole: bool = False) -> Tensor:
+        """Return the patches (N, P, D) of all training images, computed once.
+
+        Drawn by the seed to the preset's limit; `whole` keeps every one in its place.
+        """
+        task = self._task
+        files, path = task.training.files, task.checkpoint.bank
+
+        def told(done: int, size: int) -> None:
+            task.progress(Progress("features", done, len(files), f"{size / 1e6:.0f} MB"))
+            task.check_stop("stopped while reading the images; nothing was learned yet")
+
+        if not path.exists():
+            wanted = BankOptions(None if whole else self._preset.patches, task.seed)
+            fill_bank(files, lambda file: self.patches_of(task.read(file)), wanted, path, told)
+        return open_bank(path)
+
+    def rows_without(self, units: Collection[str]) -> list[int]:
+        """Return the rows of the bank that show none of these units."""
+        owners = [unit for unit, files in self._task.training.units.items() for _ in files]
+        return [row for row, unit in enumerate(owners) if unit not in units]
+
+    def network(self, head: nn.Module) -> nn.Module:
+        """Join the backbone and a head that takes its levels to the raw anomaly map."""
+        if isinstance(self.backbone, QuantisedBackbone):
+            return Int8Network(self.backbone, head)
+        return nn.Sequential(self.backbone, head)
+
+
+class BankOptions(NamedTuple):
+    """At most `limit` patches are kept, equally many of each image, drawn by the seed.
+
+    Without a limit all are kept, in the order of their places.
+    """
+
+    limit: int | None
     seed: int
 
 
@@ -70,12 +130,15 @@ def fill_bank(
     try:
         for i, file in enumerate(files):
             patches = patches_of(file)  # (P, D)
-            kept = min(len(patches), max(1, options.limit // len(files)))
+            if options.limit is None:
+                chosen = torch.arange(len(patches))
+            else:
+                kept = min(len(patches), max(1, options.limit // len(files)))
+                chosen = torch.randperm(len(patches), generator=generator)[:kept]
             if bank is None:
-                shape = len(files), kept, patches.shape[1]
+                shape = len(files), len(chosen), patches.shape[1]
                 told(0, 2 * math.prod(shape))
                 bank = _reserve(unfinished, shape)
-            chosen = torch.randperm(len(patches), generator=generator)[:kept]
             bank[i] = patches[chosen].half().numpy()
             told(i + 1, bank.nbytes)
         unfinished.replace(path)

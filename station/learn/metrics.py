@@ -6,7 +6,7 @@ of cloth) go together, so a unit counts once in an exact interval and is drawn w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,18 +147,12 @@ def estimate(value: float, resampled: Floats) -> Estimate:
 
 def _ranking(labelled: LabelledScores, seed: int) -> tuple[Estimate, Estimate]:
     """Return AUROC and average precision with the bootstrap over units."""
-    levels, place = np.unique(labelled.scores, return_inverse=True)
-    parts = [np.flatnonzero(labelled.defective == kind) for kind in (False, True)]
-    good, defective = (labelled.scores[part].tolist() for part in parts)
+    good, defective = (
+        labelled.only(labelled.defective == k).scores.tolist() for k in (False, True)
+    )
     weights = draw_units(labelled.units, labelled.defective, seed)
     aurocs, precisions = [], []
-    for block in np.array_split(weights, max(1, len(weights) * len(levels) // BLOCK)):
-        counts = []
-        for part in parts:
-            # One row a score, so that equal ones can be added up.
-            rows = np.zeros((len(levels), len(block)))
-            np.add.at(rows, place[part], block[:, part].T)
-            counts.append(rows.T)
+    for counts in _resampled(labelled, weights):
         with np.errstate(invalid="ignore"):  # a resample may lack one kind where units hold both
             aurocs.append(_auroc(*counts))
             precisions.append(_average_precision(*counts))
@@ -168,6 +162,28 @@ def _ranking(labelled: LabelledScores, seed: int) -> tuple[Estimate, Estimate]:
         auroc = auroc.model_copy(update={"low": clopper_pearson(pairs, pairs)[0], "high": 1.0})
     precision = estimate(average_precision(good, defective), np.concatenate(precisions))
     return auroc, precision
+
+
+def resampled_aurocs(labelled: LabelledScores, weights: NDArray[np.float32]) -> Floats:
+    """Return the image AUROC of every resample that `draw_units` drew."""
+    with np.errstate(invalid="ignore"):
+        return np.concatenate([_auroc(*counts) for counts in _resampled(labelled, weights)])
+
+
+def _resampled(
+    labelled: LabelledScores, weights: NDArray[np.float32]
+) -> Iterator[tuple[Floats, Floats]]:
+    """Yield blocks of resamples as counts of good and defective per distinct score, ascending."""
+    levels, place = np.unique(labelled.scores, return_inverse=True)
+    for block in np.array_split(weights, max(1, len(weights) * len(levels) // BLOCK)):
+        counts = []
+        for kind in (False, True):
+            part = np.flatnonzero(labelled.defective == kind)
+            # One row a score, so that equal ones can be added up.
+            rows = np.zeros((len(levels), len(block)))
+            np.add.at(rows, place[part], block[:, part].T)
+            counts.append(rows.T)
+        yield counts[0], counts[1]
 
 
 def _auroc(good: Floats, defective: Floats) -> Floats:

@@ -18,8 +18,9 @@ from station.errors import ConfigError, DatasetError, ModelError
 from station.learn.certify import export_model
 from station.learn.export import card_text
 from station.learn.images import from_mvtec
+from station.learn.method import Progress, TrainingStopped
 from station.learn.score import bench_model, score_files
-from station.learn.train import Progress, TrainingStopped, TrainOptions, train
+from station.learn.train import TrainOptions, train
 from station.model import Golden, ModelCard, list_models, load_card, open_model
 from station.preset import DEFAULT, changed
 from station.records import RuntimeName

@@ -10,8 +10,9 @@ import pytest
 from station.errors import DatasetError
 from station.experiment_report import write_experiment, written
 from station.learn import experiment
-from station.learn.experiment import METRICS, Mean, Plan, Row, Variant
+from station.learn.experiment import METRICS, Mean, Plan, Row
 from station.learn.images import from_mvtec
+from station.learn.variants import Variant, model_name
 from station.preset import DEFAULT, PAPER
 
 
@@ -83,7 +84,7 @@ def test_the_page_names_every_variant(tmp_path: Path) -> None:
 
 def test_models_of_different_experiments_never_share_a_name(tmp_path: Path) -> None:
     names = {
-        experiment._model_name(variant, dataset, seed)
+        model_name(variant, dataset, seed)
         for variant in (Variant("a", DEFAULT), Variant("a", PAPER), Variant("a", DEFAULT, 2))
         for dataset in (tmp_path / "x", tmp_path / "y")
         for seed in (0, 1)

@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "kinematics": {"geometry"},
     "strict": {"errors"},
     "preset": {"errors", "strict"},
+    "detectors": {"errors", "strict", "preset"},
     "recipe": GROUND | {"strict"},
     "config": GROUND | {"strict", "recipe"},
     "records": GROUND | {"strict", "recipe"},
@@ -31,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "devices": FILES | {"worker"},
     "openvino_runtime": FILES,
     "torchscript": FILES | {"openvino_runtime"},
-    "model": FILES | {"worker", "preset"},
+    "model": FILES | {"worker", "detectors"},
     "session": FILES | {"dataset"},
     "label": FILES | {"dataset"},
     "workspace": FILES | {"dataset"},
@@ -54,9 +55,13 @@ ALLOWED: dict[str, set[str]] = {
     "heatmap": FILES,
     "learn": FILES
     | {"dataset", "model", "torchscript", "openvino_runtime", "learn", "worker", "intervals"}
-    | {"preset", "heatmap"},
+    | {"preset", "detectors", "heatmap"},
     "evaluation_figures": FILES | {"model", "page", "learn"},
     "evaluation_report": FILES | {"model", "heatmap", "page", "learn", "evaluation_figures"},
+    "compare_figures": {"detectors", "page", "learn", "evaluation_figures"},
+    "compare_report": FILES
+    | {"heatmap", "model", "page", "learn", "evaluation_figures", "evaluation_report"}
+    | {"compare_figures"},
     "experiment_report": {"page", "heatmap", "learn", "evaluation_figures", "evaluation_report"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }

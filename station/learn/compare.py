@@ -1,0 +1,208 @@
+"""Detectors beside each other on the same images, splits and seeds, and which of them to take.
+
+The rule is written out in docs/compare.md. Differences are paired: every resample draws the same
+units for both detectors, so what makes a unit hard for both cancels.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from station.detectors import AnyPreset, preset_of
+from station.errors import ConfigError, ModelError
+from station.learn.evaluate import Examples
+from station.learn.evaluation import Evaluation
+from station.learn.metrics import (
+    RESAMPLES,
+    Estimate,
+    Floats,
+    LabelledScores,
+    draw_units,
+    resampled_aurocs,
+)
+from station.learn.variants import Measured, Place, Variant, measured, weights_absent
+from station.preset import changed
+
+NEAR = 0.01  # image AUROC that is given away for a faster answer, where no difference can be shown
+CONFIDENCE = 0.95  # of all differences together
+FIGURES = (
+    "image_auroc",
+    "average_precision",
+    "pixel_auroc",
+    "au_pro",
+    "false_rejects_at_zero_escapes",
+    "escapes",
+    "false_rejects",
+    "f1",
+)
+
+
+class Contender(NamedTuple):
+    """A detector with what each of its seeds gave."""
+
+    name: str  # as it was asked for: "gaussian:per-position"
+    preset: AnyPreset
+    runs: tuple[Measured, ...]
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """Seed by seed."""
+        return [run.evaluation for run in self.runs]
+
+    def figure(self, name: str) -> Estimate | None:
+        """Return a figure's mean over the seeds; None where one of them has none.
+
+        Its bounds are means too: all seeds saw the same images, so more of them narrow nothing.
+        """
+        found = [getattr(evaluation, name) for evaluation in self.evaluations]
+        if any(estimate is None for estimate in found):
+            return None
+        lows, highs = [e.low for e in found], [e.high for e in found]
+        return Estimate(
+            value=statistics.fmean(e.value for e in found),
+            low=None if None in lows else statistics.fmean(lows),
+            high=None if None in highs else statistics.fmean(highs),
+        )
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the image AUROC over the seeds."""
+        values = [e.image_auroc.value for e in self.evaluations if e.image_auroc is not None]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    @property
+    def latency_ms(self) -> float:
+        """Median of a picture's median, with the way to the model's process and back."""
+        return statistics.median(e.latency_ms.p50 for e in self.evaluations)
+
+    @property
+    def latency_p95_ms(self) -> float:
+        """Median over the seeds."""
+        return statistics.median(e.latency_ms.p95 for e in self.evaluations)
+
+    @property
+    def training_s(self) -> float | None:
+        """Mean seconds from files to written model, of the seeds that are known."""
+        known = [run.cost.training_s for run in self.runs if run.cost.training_s is not None]
+        return statistics.fmean(known) if known else None
+
+    @property
+    def memory_mb(self) -> float | None:
+        """The most that a seed's process held."""
+        known = [run.cost.memory_mb for run in self.runs if run.cost.memory_mb is not None]
+        return max(known) if known else None
+
+    def resampled(self) -> Floats:
+        """Return the image AUROC of every resample of units, seeds averaged."""
+        found = []
+        for evaluation in self.evaluations:
+            labelled = LabelledScores(
+                np.array([s.score for s in evaluation.scores]),
+                np.array([s.label != "good" for s in evaluation.scores]),
+                [s.unit for s in evaluation.scores],
+            )
+            # One seed for all: the same units are drawn for every detector.
+            weights = draw_units(labelled.units, labelled.defective, 0, RESAMPLES)
+            found.append(resampled_aurocs(labelled, weights))
+        return np.asarray(np.mean(found, axis=0))
+
+
+class Difference(NamedTuple):
+    """By how much the leader's image AUROC is above another's; below zero is possible."""
+
+    other: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the images show a difference."""
+        return self.low > 0
+
+
+class Recommendation(NamedTuple):
+    """Which detector to take, and why; None where there is nothing to compare by."""
+
+    take: str | None
+    leader: str | None  # highest image AUROC
+    differences: tuple[Difference, ...]
+    words: str
+
+
+def contenders(names: Sequence[str], tiles: int = 1) -> list[Variant]:
+    """Read detectors as "gaussian" or "gaussian:per-position"."""
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--detectors {','.join(names)}: one is there twice")
+    found = []
+    for name in names:
+        detector, _, preset = name.partition(":")
+        chosen = preset_of(detector, preset or "default")
+        if tiles != 1:
+            chosen = changed(chosen, tiles=tiles)
+        if weights_absent(chosen):
+            raise ModelError(f"{name}: its backbone's weights are absent; see `station weights`")
+        found.append(Variant(name, chosen))
+    return found
+
+
+def run(
+    variants: Sequence[Variant], seeds: int, examples: Examples, place: Place
+) -> Iterator[Contender]:
+    """Train and measure what is missing; yields each detector once all its seeds are done."""
+    for variant in variants:
+        runs = [measured(variant, seed, examples, place) for seed in range(seeds)]
+        yield Contender(variant.name, variant.preset, tuple(runs))
+
+
+def recommend(found: Sequence[Contender]) -> Recommendation:
+    """Say which to take: the best if that is shown, else a fast one of those that may be it."""
+    aurocs = {c.name: c.figure("image_auroc") for c in found}
+    values = {name: e.value for name, e in aurocs.items() if e is not None}
+    if len(values) < len(found):
+        return Recommendation(None, None, (), "Without good and defective images none is better.")
+    latency = {c.name: c.latency_ms for c in found}
+    leader = min(values, key=lambda name: (-values[name], latency[name]))
+    if len(found) == 1:
+        return Recommendation(leader, leader, (), f"{leader} alone was measured.")
+    differences = _differences(found, leader, values)
+    level = [d.other for d in differences if not d.shown]
+    if not level:
+        words = f"{leader}: better than every other on these images."
+        return Recommendation(leader, leader, differences, words)
+    group = [leader, *level]
+    near = [name for name in group if values[leader] - values[name] <= NEAR]
+    take = min(near, key=lambda name: latency[name])
+    words = f"No difference can be shown between {_listed(group)} on these images. "
+    if take == leader:
+        words += f"{take} has the highest image AUROC, {values[take]:.3f}"
+        words += ", and none within 0.01 of it is faster." if len(near) > 1 else "."
+    else:
+        words += (
+            f"{take} is the fastest of those within 0.01 of the highest image AUROC: "
+            f"{latency[take]:.1f} ms a picture, {leader} {latency[leader]:.1f} ms."
+        )
+    return Recommendation(take, leader, differences, words)
+
+
+def _differences(
+    found: Sequence[Contender], leader: str, values: dict[str, float]
+) -> tuple[Difference, ...]:
+    resampled = {c.name: c.resampled() for c in found}
+    others = [c.name for c in found if c.name != leader]
+    # Bonferroni: all intervals together hold 95 times in 100.
+    tail = 100 * (1 - CONFIDENCE) / len(others) / 2
+    differences = []
+    for other in others:
+        gaps = resampled[leader] - resampled[other]
+        low, high = np.percentile(gaps[np.isfinite(gaps)], [tail, 100 - tail]).tolist()
+        differences.append(Difference(other, values[leader] - values[other], low, high))
+    return tuple(differences)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" and {names[-1]}"

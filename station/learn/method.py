@@ -1,0 +1,66 @@
+"""The seam between a training and a method: what every detector gets, and what it hands back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from station.learn.checkpoint import Checkpoint
+from station.learn.export import Detector, InputForm
+from station.learn.held_out import to_frames
+from station.learn.images import TrainingImages
+from station.model import CurvePoint
+from station.records import Image
+
+
+class Progress(NamedTuple):
+    """How far a training is: stage is "features", "training" or "held-out"."""
+
+    stage: str
+    done: int
+    total: int
+    note: str = ""
+
+
+class TrainingStopped(Exception):
+    """Somebody asked the training to stop; the text says what is kept."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method learns from, and where it tells and keeps how far it is."""
+
+    training: TrainingImages
+    watched: Sequence[Path]  # held-out good images: for the learning curve, never to learn from
+    form: InputForm
+    read: Callable[[Path], Image]
+    seed: int
+    precision: Literal["fp32", "int8"]
+    checkpoint: Checkpoint
+    progress: Callable[[Progress], None]
+    stop: threading.Event
+
+    def prepare(self, image: Image) -> Tensor:
+        """Return what the network is given of an image, (tiles * tiles, 3, H, W), 0 to 255."""
+        return Detector(nn.Identity(), self.form, 0.0).prepare(to_frames(image))
+
+    def check_stop(self, kept: str) -> None:
+        """Raise `TrainingStopped` with what is kept if somebody asked to stop."""
+        if self.stop.is_set():
+            raise TrainingStopped(kept)
+
+
+class Learned(NamedTuple):
+    """What a method hands back: prepared frames to the raw anomaly map (M, 1, h, w)."""
+
+    network: nn.Module  # as it is exported
+    reference: nn.Module  # as it was trained, which the exported one must agree with
+    without: Callable[[Collection[str]], nn.Module]  # learned again without these units
+    backbone: str
+    patches: int  # learned from
+    curve: tuple[CurvePoint, ...] = ()

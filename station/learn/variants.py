@@ -1,0 +1,125 @@
+"""One way to train, one seed, one model: trained if it is missing, measured if that is missing.
+
+Experiments and comparisons both stand on it. What is done stays done, so a run that was stopped
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from station.dataset import write_durably
+from station.detectors import AnyPreset, FeaturePreset
+from station.learn import evaluation as evaluations
+from station.learn.evaluate import Examples, evaluate, own_threshold, score
+from station.learn.evaluate_root import finished_before
+from station.learn.evaluation import Evaluation
+from station.learn.images import from_mvtec
+from station.learn.method import Progress
+from station.learn.train import TrainOptions, train
+from station.learn.weights import find, known
+from station.model import Model, list_models, load_card, open_model
+from station.preset import Preset
+from station.strict import Strict
+
+
+class Variant(NamedTuple):
+    """One way to train."""
+
+    name: str
+    preset: AnyPreset
+    units: int | None = None  # all
+    grey: bool = False  # colour images turned to grey, in training and test alike
+
+
+class Cost(Strict):
+    """What a model took; None where a stop came between training and writing it down."""
+
+    training_s: float | None
+    memory_mb: float | None = None  # the most its process held while it scored
+
+
+class Measured(NamedTuple):
+    """A model with what it is worth and what it took."""
+
+    model: str  # name/1
+    evaluation: Evaluation
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where models are trained from and kept, and who is told."""
+
+    dataset: Path
+    folder: Path
+    progress: Callable[[Progress], None]
+    stop: threading.Event
+
+
+def weights_absent(preset: AnyPreset) -> bool:
+    """Tell whether the preset needs a backbone whose weights are not in the store."""
+    return isinstance(preset, Preset | FeaturePreset) and find(known(preset.backbone)) is None
+
+
+def measured(variant: Variant, seed: int, examples: Examples, place: Place) -> Measured:
+    """Train the variant's model and measure it on the examples, as far as that is not done."""
+    name = model_name(variant, place.dataset, seed)
+    model = f"{name}/1"
+    spent = place.folder / f"{name}-cost.json"
+    if model not in list_models(place.folder):
+        options = TrainOptions(name, variant.preset, variant.units, seed)
+        started = time.perf_counter()
+        train(from_mvtec(place.dataset), options, place.folder, place.progress, place.stop)
+        _write(spent, Cost(training_s=time.perf_counter() - started))
+    card = load_card(place.folder, model)
+    kept = place.folder / f"{name}-{examples.split}.json"
+    judging = own_threshold(card)
+    before = finished_before(kept, examples, card.sha256, judging.threshold)
+    if before is not None:
+        return Measured(model, before, _read(spent))
+    with open_model(place.folder, model) as opened:
+        scored = score(opened.predict, examples, lambda _: None)
+        cost = _read(spent).model_copy(update={"memory_mb": memory_mb(opened)})
+    evaluation = evaluate(card, examples, scored, judging)
+    _write(spent, cost)
+    evaluations.save(evaluation, kept)
+    return Measured(model, evaluation, cost)
+
+
+def model_name(variant: Variant, dataset: Path, seed: int) -> str:
+    """Name a model after all that makes it, so that no other experiment is taken for it."""
+    makes = f"{dataset.resolve()} {variant.units} {variant.preset.model_dump_json()}"
+    words = "".join(c if c.isalnum() else "-" for c in variant.name.lower())
+    return f"{words}-{hashlib.sha256(makes.encode()).hexdigest()[:8]}-seed{seed}"
+
+
+def memory_mb(model: Model) -> float | None:
+    """Return the most memory the model's process has held so far; None where it cannot be read."""
+    try:
+        status = Path(f"/proc/{model.pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def _read(path: Path) -> Cost:
+    try:
+        return Cost.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return Cost(training_s=None)
+
+
+def _write(path: Path, cost: Cost) -> None:
+    write_durably(path, cost.model_dump_json().encode())
