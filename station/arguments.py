@@ -26,6 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     common = _common()
     _workspace(commands, common)
     _cell(commands, common)
+    _control(commands, common)
     _data(commands, common)
     _sim(commands, common)
     _bench(commands, common)
@@ -153,10 +154,45 @@ def _cell(commands: Commands, common: argparse.ArgumentParser) -> None:
         "station inspect --recipe glassfiber --sheets 20",
     )  # fmt: skip
     _recipe(inspect)
-    inspect.add_argument("--sheets", type=_count, metavar="N", help="default: until stopped")
+    inspect.add_argument(
+        "--sheets",
+        type=_count,
+        metavar="N",
+        help="clear, reset, start and end after N sheets (default: stay and wait for commands)",
+    )
     inspect.add_argument("--dry-run", action="store_true", help="slow, and no line is set")
     _cell_file(inspect)
     _json(inspect)
+
+
+# command -> what it does to the running `station inspect`
+_COMMANDS = {
+    "status": "print the state of the running `station inspect`",
+    "clear": "after a fault was cleared at the pendant: open the devices again",
+    "reset": "bring the arm slowly up from where it stands, and become ready",
+    "start": "begin to inspect",
+    "hold": "finish the sheet, then wait",
+    "unhold": "go on after a hold",
+    "stop": "finish the sheet, then stop",
+    "abort": "stop the arm now; the sheet has no verdict",
+    "mode": "produce or dry-run; manual and maintenance lend the cell to other commands",
+}
+
+
+def _control(commands: Commands, common: argparse.ArgumentParser) -> None:
+    for name, text in _COMMANDS.items():
+        example = f"station {name} --json" if name == "status" else f"station {name}"
+        if name == "mode":
+            example = "station mode manual"
+        command = _add(commands, common, name, text, example)
+        if name == "mode":
+            command.add_argument("mode", choices=("produce", "dry-run", "manual", "maintenance"))
+        command.add_argument("--user", metavar="NAME", help="who asks (default: the login name)")
+        command.add_argument("--reason", default="", metavar="TEXT", help="kept in the log")
+        command.add_argument(
+            "--take", action="store_true", help="take control over from whoever has it"
+        )
+        _json(command)
 
 
 def _data(commands: Commands, common: argparse.ArgumentParser) -> None:

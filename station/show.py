@@ -108,6 +108,24 @@ def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
     )
 
 
+def counts(facts: dict[str, Any]) -> None:
+    """Tell the person at the keyboard what became of a run's sheets."""
+    if sum(facts["sheets"].values()):
+        told = ", ".join(f"{count} {verdict}" for verdict, count in facts["sheets"].items())
+        say(f"{told}; run {facts['run']}")
+
+
+def state(status: dict[str, Any], *, as_json: bool) -> None:
+    """Print what the running station tells of itself."""
+    if as_json:
+        print(json.dumps(status))
+        return
+    told = {**status, "since": f"{status['since_s']:.0f} s", "next": ", ".join(status["commands"])}
+    told["sheets"] = ", ".join(f"{n} {verdict}" for verdict, n in status["sheets"].items())
+    for name in ("state", "reason", "since", "mode", "owner", "next", "recipe", "run", "sheets"):
+        print(f"{name:16} {told[name] if told[name] not in (None, '') else '-'}")
+
+
 def scored(row: dict[str, Any], *, as_json: bool) -> None:
     """Print one scored file."""
     if as_json:

@@ -79,12 +79,13 @@ class Mode(StrEnum):
         return self in (Mode.MANUAL, Mode.MAINTENANCE)
 
 
-_ABORT = {Command.ABORT: State.ABORTING}
-_END = {Command.STOP: State.STOPPING, **_ABORT}
-_PAUSE = {Command.HOLD: State.HOLDING, **_END}
+_Ways = dict[Command | None, State]
+_ABORT: _Ways = {Command.ABORT: State.ABORTING}
+_END: _Ways = {Command.STOP: State.STOPPING, **_ABORT}
+_PAUSE: _Ways = {Command.HOLD: State.HOLDING, **_END}
 
 # state -> command -> next state; None: the state's work is done.
-TRANSITIONS: dict[State, dict[Command | None, State]] = {
+TRANSITIONS: dict[State, _Ways] = {
     State.ABORTING: {None: State.ABORTED},
     State.ABORTED: {Command.CLEAR: State.CLEARING},
     State.CLEARING: {None: State.STOPPED, **_ABORT},

@@ -57,9 +57,10 @@ def dashboard(host: str, command: str, timeout_s: float = 1.0) -> str:
     """Send one line to the Dashboard server over a plain socket; return its answer."""
     with socket.create_connection((host, DASHBOARD_PORT), timeout=timeout_s) as connection:
         stream = connection.makefile("rw", encoding="utf-8", newline="\n")
-        stream.readline()  # the greeting
+        # Said before the greeting comes: a controller that hangs hears it once it wakes up.
         stream.write(f"{command}\n")
         stream.flush()
+        stream.readline()  # the greeting
         return stream.readline().strip()
 
 

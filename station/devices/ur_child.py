@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ from rtde_control import RTDEControlInterface
 from rtde_io import RTDEIOInterface
 from rtde_receive import RTDEReceiveInterface
 
-from station.devices import RobotInfo, RobotStatus
+from station.devices import MAY_MOVE, RobotInfo, RobotStatus
 from station.devices.ur import dashboard
 from station.errors import DeviceError, DeviceTimeout, RobotStopped
 from station.geometry import Pose
@@ -21,6 +22,7 @@ from station.worker import die_with_parent, give_up, parent_age_s
 POLL_S = 0.005
 STALE_S = 0.5  # a frozen stream keeps its last values, so only a standing timestamp tells
 WATCH_S = 0.05
+REMOTE_S = 0.25  # how often the pendant is asked whether it still leaves control to us
 STALL_S = 2.0
 STALL_RAD = (
     2e-4  # less than the slowest move turns some joint in that time, more than encoder noise
@@ -46,7 +48,6 @@ _SAFETY_MODES = {
     1: "normal", 2: "reduced", 3: "protective stop", 4: "recovery", 5: "safeguard stop",
     6: "system emergency stop", 7: "robot emergency stop", 8: "violation", 9: "fault",
 }  # fmt: skip
-_MAY_MOVE = {"normal", "reduced"}
 _PLAYING = 2
 _CLEAR = "clear the cause at the pendant, then start again"
 
@@ -66,6 +67,7 @@ class Server:
         self._control: RTDEControlInterface | None = None
         self._io: RTDEIOInterface | None = None
         self._parent = os.getppid()
+        self._remote = True
         if control:
             self._control = self._take_control()
             self._io = RTDEIOInterface(host)
@@ -73,6 +75,8 @@ class Server:
         # in `_check_parent` and by the controller's watchdog, not by the kernel.
         die_with_parent(0)
         threading.Thread(target=self._watch_stream, name="stream", daemon=True).start()
+        if control:
+            threading.Thread(target=self._watch_remote, name="remote", daemon=True).start()
 
     def idle(self) -> None:
         """Between requests: keep the controller's watchdog quiet while the parent is alive."""
@@ -104,6 +108,7 @@ class Server:
             inputs=receive.getActualDigitalInputBits(),
             outputs=receive.getActualDigitalOutputBits(),
             age_s=age_s,
+            remote=self._remote,
         )
 
     def move(
@@ -122,7 +127,12 @@ class Server:
         progress = _Progress(pose)
         while True:
             self._check_parent()
-            status = self._check_moving_allowed()
+            try:
+                status = self._check_moving_allowed()
+            except RobotStopped:
+                if not self._remote:  # the program still plays, but it is no longer ours to play
+                    self.stop()
+                raise
             self._kick()
             operation = control.getAsyncOperationProgressEx()
             arrived = operation.operationId() != before and not operation.isAsyncOperationRunning()
@@ -176,6 +186,9 @@ class Server:
         self._controls()
         if self._io is None:
             raise DeviceError(self._device, "was opened for reading only")
+        if any(values.values()):
+            # A line that rises is a statement: not about a robot that has stopped meanwhile.
+            self._measured_from_now().check_ready(self._device)
         for line, value in values.items():
             if not self._io.setStandardDigitalOut(line, value):
                 raise DeviceError(
@@ -204,7 +217,7 @@ class Server:
 
     def _take_control(self) -> RTDEControlInterface:
         status = self._first_status()
-        if status.safety_mode not in _MAY_MOVE:
+        if status.safety_mode not in MAY_MOVE:
             raise RobotStopped(self._device, f"is in {status.safety_mode}", _CLEAR)
         if status.robot_mode != "running":
             raise DeviceError(
@@ -212,6 +225,14 @@ class Server:
                 f"robot mode is {status.robot_mode}",
                 "switch the arm on and release the brakes",
             )
+        try:
+            remote = _in_remote_control(self._host)
+        except OSError as error:
+            raise DeviceTimeout(
+                self._device, f"its dashboard does not answer ({error})", "restart the controller"
+            ) from error
+        if not remote:
+            raise DeviceError(self._device, "is in local control", _advice("remote"))
         try:
             control = RTDEControlInterface(self._host)
         except RuntimeError as error:
@@ -232,14 +253,19 @@ class Server:
 
     def _check_moving_allowed(self) -> RobotStatus:
         status = self.status()
-        at = f"at {_millimetres(status.pose)}"
-        if status.safety_mode not in _MAY_MOVE:
-            raise RobotStopped(self._device, f"{status.safety_mode} {at}", _CLEAR)
-        if status.robot_mode != "running":
-            raise RobotStopped(self._device, f"robot mode became {status.robot_mode} {at}", _CLEAR)
-        if not status.program_running:
-            raise RobotStopped(self._device, f"the control program was stopped {at}", _CLEAR)
+        status.check_ready(self._device)
         return status
+
+    def _measured_from_now(self) -> RobotStatus:
+        """Return a state that the controller measured after this was called."""
+        self._fresh()
+        stamp = self._stamp
+        while True:
+            status = self.status()  # raises once the stream has stood still for too long
+            if self._stamp != stamp:
+                return status
+            self._kick()
+            time.sleep(POLL_S)
 
     def _watch_stream(self) -> None:
         """End the process once the stream stands still: ur_rtde may hang for minutes meanwhile."""
@@ -251,6 +277,13 @@ class Server:
             still_s = 0.0 if stamp != before else still_s + WATCH_S
             if still_s > STALE_S or not self._receive.isConnected():
                 give_up(self._lost(still_s), self._leave)
+
+    def _watch_remote(self) -> None:
+        """Ask the pendant in a thread of its own: a dashboard that hangs must delay nothing."""
+        while True:
+            time.sleep(REMOTE_S)
+            with contextlib.suppress(OSError):  # a lost link is told by the stream
+                self._remote = _in_remote_control(self._host)
 
     def _lost(self, age_s: float) -> DeviceTimeout:
         connected = self._receive.isConnected()
@@ -305,6 +338,11 @@ class _Progress:
         if near or moved:
             self._joints, self._since = status.joints, time.monotonic()
         return time.monotonic() - self._since > STALL_S
+
+
+def _in_remote_control(host: str) -> bool:
+    """Tell whether the pendant lets others command; a CB3 has no such switch."""
+    return dashboard(host, "is in remote control").lower() != "false"
 
 
 def _steady(joint_speeds: Sequence[float]) -> bool:

@@ -44,6 +44,9 @@ ALLOWED: dict[str, set[str]] = {
     "cell": FILES | {"devices", "motion", "gate"},
     "check": FILES | {"devices", "motion", "cell", "model"},
     "cycle": FILES | {"devices", "dataset", "collect", "motion", "gate", "cell"},
+    "control": {"errors", "states", "strict"},
+    "systemd": set(),
+    "production": FILES | {"dataset", "motion", "gate", "cell", "cycle", "states"},
     "show": FILES | {"dataset", "cycle", "learn"},  # only to annotate; nothing is loaded
     "__main__": {"cli"},
     "intervals": set(),
