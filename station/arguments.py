@@ -435,7 +435,9 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     bench = _add(commands, common, "bench", "measure", "station bench cycle --json")
-    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics", "simplenet", "train"))
+    bench.add_argument(
+        "what", choices=("cycle", "scene", "model", "metrics", "simplenet", "train", "faults")
+    )
     _recipe(bench)
     bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")
     bench.add_argument(
@@ -443,6 +445,17 @@ def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     bench.add_argument("--seed", type=_seed, default=1)
     bench.add_argument("--size", type=_size, metavar="WxH")
+    bench.add_argument(
+        "--series", choices=("cb3", "e"), default="cb3", help="of faults: the controller's make"
+    )
+    bench.add_argument("--steps", nargs="+", metavar="STEP", help="of faults; default: all")
+    bench.add_argument("--faults", nargs="+", metavar="FAULT", help="of faults; default: all")
+    bench.add_argument(
+        "--address",
+        type=_loopback,
+        default="127.0.0.61",
+        help="of faults: loopback address of the simulated controller",
+    )
     bench.add_argument(
         "--rounds", type=_count, default=20, metavar="N", help="of simplenet; all in turn in each"
     )

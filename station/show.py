@@ -126,6 +126,22 @@ def state(status: dict[str, Any], *, as_json: bool) -> None:
         print(f"{name:16} {told[name] if told[name] not in (None, '') else '-'}")
 
 
+def fault(entry: dict[str, Any], *, as_json: bool) -> None:
+    """Print what one fault at one step of the cycle led to."""
+    if as_json:
+        print(json.dumps(entry), flush=True)
+        return
+    rest = "     -" if entry["at_rest_s"] is None else f"{entry['at_rest_s']:5.2f}s"
+    within = "     -" if entry["state_s"] is None else f"{entry['state_s']:5.2f}s"
+    print(
+        f"{'held' if entry['held'] else 'FAIL'}  {entry['series']:3}  {entry['step']:9}"
+        f"{entry['fault']:24} rest {rest}  {'MOVED' if entry['moved_again'] else 'still'}"
+        f"  {'ACCEPT' if entry['accept_raised'] else 'no accept'}"
+        f"  {entry['state']:8} {within}  {entry['message']}",
+        flush=True,
+    )
+
+
 def scored(row: dict[str, Any], *, as_json: bool) -> None:
     """Print one scored file."""
     if as_json:

@@ -116,7 +116,7 @@ class Server:
     ) -> RobotStatus:
         """Go to pose in a straight line; return the state once steady there."""
         control = self._controls()
-        self._check_moving_allowed()
+        self._measured_from_now().check_ready(self._device)  # no move begins on old data
         end = time.monotonic() + deadline_s
         before = control.getAsyncOperationProgressEx().operationId()
         if not control.moveL(list(pose), speed_m_s, acceleration_m_s2, True):
