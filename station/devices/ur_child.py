@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
 
 from rtde_control import RTDEControlInterface
 from rtde_io import RTDEIOInterface
@@ -52,6 +54,26 @@ _PLAYING = 2
 _CLEAR = "clear the cause at the pendant, then start again"
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _translated(method: Callable[Concatenate[Server, P], R]) -> Callable[Concatenate[Server, P], R]:
+    """Raise what ur_rtde says of a broken link as the station's own error."""
+
+    @functools.wraps(method)
+    def call(self: Server, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except RuntimeError as error:
+            told = str(error).strip().rstrip(".")
+            raise DeviceTimeout(
+                self.device, f"the connection was lost ({told})", "check cable and controller"
+            ) from error
+
+    return call
+
+
 class Server:
     """Answers the requests of `UrRobot`; nothing here retries, resumes or unlocks anything."""
 
@@ -60,7 +82,7 @@ class Server:
     def __init__(self, host: str, device: str, control: bool) -> None:
         os.dup2(2, 1)  # ur_rtde prints; standard output is for results
         self._host = host
-        self._device = device
+        self.device = device
         self._receive = RTDEReceiveInterface(host, variables=_VARIABLES)
         self._stamp = -1.0
         self._changed = time.monotonic()
@@ -83,6 +105,7 @@ class Server:
         self._fresh()
         self._kick()
 
+    @_translated
     def info(self) -> RobotInfo:
         """Return version, tool and payload as installed on the controller."""
         version = dashboard(self._host, "PolyscopeVersion")
@@ -90,6 +113,7 @@ class Server:
             version, Pose.of(self._controls().getTCPOffset()), self._receive.getPayload()
         )
 
+    @_translated
     def status(self) -> RobotStatus:
         """Return the newest state."""
         age_s = self._fresh()
@@ -111,17 +135,18 @@ class Server:
             remote=self._remote,
         )
 
+    @_translated
     def move(
         self, pose: Pose, speed_m_s: float, acceleration_m_s2: float, deadline_s: float
     ) -> RobotStatus:
         """Go to pose in a straight line; return the state once steady there."""
         control = self._controls()
-        self._measured_from_now().check_ready(self._device)  # no move begins on old data
+        self._measured_from_now().check_ready(self.device)  # no move begins on old data
         end = time.monotonic() + deadline_s
         before = control.getAsyncOperationProgressEx().operationId()
         if not control.moveL(list(pose), speed_m_s, acceleration_m_s2, True):
             self._check_moving_allowed()
-            raise DeviceError(self._device, "did not take the move", "look at the pendant's log")
+            raise DeviceError(self.device, "did not take the move", "look at the pendant's log")
         steady = 0
         stamp = self._stamp
         progress = _Progress(pose)
@@ -144,7 +169,7 @@ class Server:
             if progress.stalled(status):
                 self.stop()
                 raise DeviceTimeout(
-                    self._device,
+                    self.device,
                     f"stands still on its way at {_millimetres(status.pose)} "
                     f"(speed slider {status.speed_slider:.0%})",
                     "raise the speed slider, look what holds the arm, then start again",
@@ -152,18 +177,20 @@ class Server:
             if time.monotonic() > end:
                 self.stop()
                 raise DeviceTimeout(
-                    self._device,
+                    self.device,
                     f"move not done in {deadline_s:.1f} s (speed slider {status.speed_slider:.0%})",
                     "check the speed slider and the way of the arm",
                 )
             time.sleep(POLL_S)
 
+    @_translated
     def stop(self) -> None:
         """Bring the arm to rest."""
         control = self._controls()
         if control.isProgramRunning():
             control.stopL(STOP_M_S2, True)
 
+    @_translated
     def reachable(self, pose: Pose) -> bool:
         """Ask the controller whether it has a solution inside its safety limits."""
         control = self._controls()
@@ -173,6 +200,7 @@ class Server:
             and control.isPoseWithinSafetyLimits(list(pose))
         )
 
+    @_translated
     def forward(self, joints: Joints) -> Pose:
         """Ask the controller where these joint angles put the tool."""
         control = self._controls()
@@ -181,18 +209,19 @@ class Server:
             tcp[2] = 1e-12  # an all-zero offset makes ur_rtde send a stale one
         return Pose.of(control.getForwardKinematics(list(joints), tcp))
 
+    @_translated
     def set_outputs(self, values: dict[int, bool], deadline_s: float) -> None:
         """Set digital outputs and wait until the controller reports them so."""
         self._controls()
         if self._io is None:
-            raise DeviceError(self._device, "was opened for reading only")
+            raise DeviceError(self.device, "was opened for reading only")
         if any(values.values()):
             # A line that rises is a statement: not about a robot that has stopped meanwhile.
-            self._measured_from_now().check_ready(self._device)
+            self._measured_from_now().check_ready(self.device)
         for line, value in values.items():
             if not self._io.setStandardDigitalOut(line, value):
                 raise DeviceError(
-                    self._device, f"did not take digital output {line}", "check remote control"
+                    self.device, f"did not take digital output {line}", "check remote control"
                 )
         end = time.monotonic() + deadline_s
         while True:
@@ -202,7 +231,7 @@ class Server:
                 return
             if time.monotonic() > end:
                 raise DeviceError(
-                    self._device,
+                    self.device,
                     f"digital output {wrong[0]} does not read back as set",
                     "is another client or the pendant holding the output?",
                 )
@@ -218,10 +247,10 @@ class Server:
     def _take_control(self) -> RTDEControlInterface:
         status = self._first_status()
         if status.safety_mode not in MAY_MOVE:
-            raise RobotStopped(self._device, f"is in {status.safety_mode}", _CLEAR)
+            raise RobotStopped(self.device, f"is in {status.safety_mode}", _CLEAR)
         if status.robot_mode != "running":
             raise DeviceError(
-                self._device,
+                self.device,
                 f"robot mode is {status.robot_mode}",
                 "switch the arm on and release the brakes",
             )
@@ -229,14 +258,14 @@ class Server:
             remote = _in_remote_control(self._host)
         except OSError as error:
             raise DeviceTimeout(
-                self._device, f"its dashboard does not answer ({error})", "restart the controller"
+                self.device, f"its dashboard does not answer ({error})", "restart the controller"
             ) from error
         if not remote:
-            raise DeviceError(self._device, "is in local control", _advice("remote"))
+            raise DeviceError(self.device, "is in local control", _advice("remote"))
         try:
             control = RTDEControlInterface(self._host)
         except RuntimeError as error:
-            raise DeviceError(self._device, str(error).strip(), _advice(str(error))) from error
+            raise DeviceError(self.device, str(error).strip(), _advice(str(error))) from error
         control.setWatchdog(WATCHDOG_HZ)
         return control
 
@@ -248,12 +277,12 @@ class Server:
 
     def _controls(self) -> RTDEControlInterface:
         if self._control is None:
-            raise DeviceError(self._device, "was opened for reading only")
+            raise DeviceError(self.device, "was opened for reading only")
         return self._control
 
     def _check_moving_allowed(self) -> RobotStatus:
         status = self.status()
-        status.check_ready(self._device)
+        status.check_ready(self.device)
         return status
 
     def _measured_from_now(self) -> RobotStatus:
@@ -290,7 +319,7 @@ class Server:
         problem = f"no fresh data for {age_s:.1f} s" if connected else "the connection was lost"
         last = _millimetres(Pose.of(self._receive.getActualTCPPose()))
         return DeviceTimeout(
-            self._device, f"{problem}, last at {last}", "check cable and controller"
+            self.device, f"{problem}, last at {last}", "check cable and controller"
         )
 
     def _leave(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -179,3 +180,35 @@ def test_only_the_command_line_prints() -> None:
             if isinstance(node, ast.Name) and node.id == "print":
                 printing.add(own(path))
     assert printing <= {"cli", "commands", "show"}
+
+
+UNLOCKING = re.compile("unlock.?protective.?stop|close.?safety.?popup|restart.?safety", re.I)
+
+
+def unlocks(tree: Iterable[ast.AST]) -> bool:
+    """Tell whether a name or a text in there could clear a safety stop."""
+    words = (
+        getattr(node, field, None)
+        for node in tree
+        for field in ("attr", "id", "name", "arg", "value")
+    )
+    return any(isinstance(word, str) and UNLOCKING.search(word) for word in words)
+
+
+def test_nothing_can_clear_a_safety_stop() -> None:
+    """Neither a call of ur_rtde nor a line to the dashboard: a person does it at the pendant."""
+    outside = [path for path in modules() if own(path) != "sim"]  # there the robot answers them
+    assert [path for path in outside if unlocks(nodes(path))] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dashboard.unlockProtectiveStop()",
+        "getattr(robot, 'restartSafety')()",
+        "dashboard(host, 'unlock protective stop')",
+        "send(f'close safety popup {now}')",
+    ],
+)
+def test_whatever_would_clear_one_is_found(text: str) -> None:
+    assert unlocks(ast.walk(ast.parse(text)))
