@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "page": FILES | {"dataset"},
     "report": FILES | {"dataset", "intervals", "heatmap", "page"},
     "bench": FILES | {"dataset", "model", "collect", "cell", "cycle", "devices"},
-    "fault_table": {"errors", "control", "workspace"},
+    "fault_table": {"errors", "control", "workspace", "sim"},
     "arguments": set(),
     "run_report": FILES | {"dataset", "label", "model", "intervals", "report"},
     "heatmap": FILES,
