@@ -85,7 +85,7 @@ class Control:
     def _carry_out(self, request: Request) -> None:
         if request.command == "status":
             return
-        self._take_control(request)
+        self._check_control(request)
         if request.command == "mode":
             if request.mode is None:
                 raise CommandRefused("mode: which one?")
@@ -93,17 +93,15 @@ class Control:
         else:
             self._machine.command(Command(request.command), _told(request))
         log.info("command.accepted", command=request.command, user=request.user)
+        if request.command not in FREE:
+            self.owner = request.user
 
-    def _take_control(self, request: Request) -> None:
-        if request.command in FREE:
-            return
-        if self.owner not in (None, request.user) and not request.take:
+    def _check_control(self, request: Request) -> None:
+        free = request.command in FREE or request.take
+        if not free and self.owner not in (None, request.user):
             raise CommandRefused(
                 f"{request.command}: {self.owner} has control; take it over with --take"
             )
-        if self.owner != request.user:
-            log.info("control.taken", user=request.user, before=self.owner)
-            self.owner = request.user
 
 
 @contextmanager

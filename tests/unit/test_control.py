@@ -38,6 +38,7 @@ def test_a_refusal_says_why_and_changes_nothing() -> None:
     assert not answer["accepted"]
     assert "not possible in state aborted" in answer["why"]
     assert machine.state is State.ABORTED
+    assert control.owner is None, "a refused command takes no control"
 
 
 def test_looking_changes_nothing_and_needs_no_control() -> None:
