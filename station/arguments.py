@@ -26,6 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     common = _common()
     _workspace(commands, common)
     _cell(commands, common)
+    _control(commands, common)
     _data(commands, common)
     _sim(commands, common)
     _bench(commands, common)
@@ -153,10 +154,45 @@ def _cell(commands: Commands, common: argparse.ArgumentParser) -> None:
         "station inspect --recipe glassfiber --sheets 20",
     )  # fmt: skip
     _recipe(inspect)
-    inspect.add_argument("--sheets", type=_count, metavar="N", help="default: until stopped")
+    inspect.add_argument(
+        "--sheets",
+        type=_count,
+        metavar="N",
+        help="clear, reset, start and end after N sheets (default: stay and wait for commands)",
+    )
     inspect.add_argument("--dry-run", action="store_true", help="slow, and no line is set")
     _cell_file(inspect)
     _json(inspect)
+
+
+# command -> what it does to the running `station inspect`
+_COMMANDS = {
+    "status": "print the state of the running `station inspect`",
+    "clear": "after a fault was cleared at the pendant: open the devices again",
+    "reset": "bring the arm slowly up from where it stands, and become ready",
+    "start": "begin to inspect",
+    "hold": "finish the sheet, then wait",
+    "unhold": "go on after a hold",
+    "stop": "finish the sheet, then stop",
+    "abort": "stop the arm now; the sheet has no verdict",
+    "mode": "produce or dry-run; manual and maintenance lend the cell to other commands",
+}
+
+
+def _control(commands: Commands, common: argparse.ArgumentParser) -> None:
+    for name, text in _COMMANDS.items():
+        example = f"station {name} --json" if name == "status" else f"station {name}"
+        if name == "mode":
+            example = "station mode manual"
+        command = _add(commands, common, name, text, example)
+        if name == "mode":
+            command.add_argument("mode", choices=("produce", "dry-run", "manual", "maintenance"))
+        command.add_argument("--user", metavar="NAME", help="who asks (default: the login name)")
+        command.add_argument("--reason", default="", metavar="TEXT", help="kept in the log")
+        command.add_argument(
+            "--take", action="store_true", help="take control over from whoever has it"
+        )
+        _json(command)
 
 
 def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -428,7 +464,9 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     bench = _add(commands, common, "bench", "measure", "station bench cycle --json")
-    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics", "simplenet", "train"))
+    bench.add_argument(
+        "what", choices=("cycle", "scene", "model", "metrics", "simplenet", "train", "faults")
+    )
     _recipe(bench)
     bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")
     bench.add_argument(
@@ -436,6 +474,17 @@ def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     bench.add_argument("--seed", type=_seed, default=1)
     bench.add_argument("--size", type=_size, metavar="WxH")
+    bench.add_argument(
+        "--series", choices=("cb3", "e"), default="cb3", help="of faults: the controller's make"
+    )
+    bench.add_argument("--steps", nargs="+", metavar="STEP", help="of faults; default: all")
+    bench.add_argument("--faults", nargs="+", metavar="FAULT", help="of faults; default: all")
+    bench.add_argument(
+        "--address",
+        type=_loopback,
+        default="127.0.0.61",
+        help="of faults: loopback address of the simulated controller",
+    )
     bench.add_argument(
         "--rounds", type=_count, default=20, metavar="N", help="of simplenet; all in turn in each"
     )

@@ -35,16 +35,23 @@ class Cell(NamedTuple):
     gate: Gate
 
 
+Ask = Callable[[Event], None] | None
+
+
 @contextmanager
-def open_cell(
-    config: CellConfig, workspace: Path, ask: Callable[[Event], None] | None = None
-) -> Iterator[Cell]:
-    """Open camera and robot for the length of the block; only one process at a time may.
+def open_cell(config: CellConfig, workspace: Path, ask: Ask = None) -> Iterator[Cell]:
+    """Open camera and robot for the length of the block; only one process at a time may."""
+    with station_lock(workspace), open_devices(config, workspace, ask) as cell:
+        yield cell
+
+
+@contextmanager
+def open_devices(config: CellConfig, workspace: Path, ask: Ask) -> Iterator[Cell]:
+    """Open camera and robot; the caller holds the station's lock.
 
     The camera comes first: if it is missing, nothing has touched the robot.
     """
     with (
-        station_lock(workspace),
         devices.connect(camera_driver(config, workspace), "camera") as camera,
         devices.connect(config.robot, "robot") as robot,
     ):
@@ -80,22 +87,40 @@ def open_robot(config: CellConfig, workspace: Path, *, control: bool) -> Iterato
 
 
 @contextmanager
-def station_lock(workspace: Path) -> Iterator[None]:
-    """Hold run/station.lock: two processes must never command one cell."""
-    (workspace / "run").mkdir(exist_ok=True)
-    lock = FileLock(workspace / "run" / "station.lock")
+def station_lock(workspace: Path) -> Iterator[Lock]:
+    """Hold run/station.lock for the length of the block."""
+    lock = Lock(workspace)
+    lock.take()
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise DeviceError(
-            "station",
-            "another station command is using this cell",
-            "end it first; `run/station.lock` is held",
-        ) from error
-    try:
-        yield
+        yield lock
     finally:
-        lock.release()
+        lock.give()
+
+
+class Lock:
+    """run/station.lock: two processes must never command one cell.
+
+    Whoever lends the cell gives it, from whatever thread, and takes it back.
+    """
+
+    def __init__(self, workspace: Path) -> None:
+        (workspace / "run").mkdir(exist_ok=True)
+        self._file = FileLock(workspace / "run" / "station.lock", thread_local=False)
+
+    def take(self) -> None:
+        """Take it, or say that somebody else has it."""
+        try:
+            self._file.acquire(timeout=0)
+        except Timeout as error:
+            raise DeviceError(
+                "station",
+                "another station command is using this cell",
+                "end it first; `run/station.lock` is held",
+            ) from error
+
+    def give(self) -> None:
+        """Let others take it; nothing where it is not held."""
+        self._file.release(force=True)
 
 
 def check_drivers(cell: LoadedCell, workspace: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +18,8 @@ from station.collect import NOTHING, Collected, Collector, Predictor
 from station.config import LoadedCell
 from station.dataset import MANIFEST, Dataset, describe, now
 from station.devices import RobotStatus
-from station.errors import DatasetError, IncompleteFrame, ModelError, StationError
-from station.recipe import LoadedRecipe, SetupScore, Shot, travel
+from station.errors import Aborted, DatasetError, IncompleteFrame, ModelError, StationError
+from station.recipe import LoadedRecipe, Recipe, SetupScore, Shot, travel
 from station.records import (
     Frame,
     Manifest,
@@ -104,13 +104,13 @@ class Run(NamedTuple):
 
 
 def inspect(
-    cell: Cell, job: Job, judging: Judging, dataset: Dataset, sheets: int | None
+    cell: Cell, job: Job, judging: Judging, dataset: Dataset, numbers: Iterable[int]
 ) -> Iterator[Inspected]:
     """Inspect sheets as they arrive: shoot, score, judge, record, then signal."""
     with closing(Collector(judging.predictor)) as collector:
         _adopt_leftovers(dataset, job, judging)
         run = begin_run(cell, job, dataset, collector)
-        for number in _sheet_numbers(sheets):
+        for number in numbers:
             if not cell.gate.wait_for_sheet(job.stop):
                 return
             sheet = f"{job.run}-{number:06d}"
@@ -135,7 +135,7 @@ def capture(
         )
     with closing(Collector(None)) as collector:
         run = begin_run(cell, job, dataset, collector)
-        for number in _sheet_numbers(sheets):
+        for number in range(1, sheets + 1):
             if not cell.gate.wait_for_sheet(job.stop):
                 return
             sheet = f"{job.run}-{number:06d}"
@@ -160,6 +160,7 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
         for previous, shot in pairwise([run.shots[0], *run.shots]):
             collection.add(shot, *take_shot(shot, previous, run, spent))
         collected = collection.finish()
+        run.cell.motion.check_ready()  # it may have stopped since the last shot
     except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
         return _record_unjudged(folder, sheet, run, judging, spent, collection.finish(), error)
     verdict, score, reasons = judge(
@@ -215,6 +216,16 @@ def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> tuple[Robot
     spent.camera_s += spent.last_frame - arrived
     log.debug("shot.taken", setup=shot.setup, shot=shot.number, frame=frame.number)
     return status, frame
+
+
+def retreat(cell: Cell, recipe: Recipe, stop: threading.Event, *, dry_run: bool) -> None:
+    """Bring the arm slowly up from where it really stands; let an earlier run's sheet go."""
+    height_m = max(shot.approach.z for shot in recipe.shots(cell.motion.forward))
+    if cell.motion.stands_below(height_m):
+        if not dry_run:
+            cell.gate.begin()  # the arm moves only while busy is high
+        cell.motion.retreat(height_m)
+    cell.gate.reset(stop)
 
 
 def begin_run(cell: Cell, job: Job, dataset: Dataset, collector: Collector) -> Run:
@@ -381,13 +392,6 @@ def _adopt_leftovers(dataset: Dataset, job: Job, judging: Judging) -> None:
         log.warning("sheet.adopted", sheet=folder.name, files=len(files), record=str(target))
 
 
-def _sheet_numbers(sheets: int | None) -> Iterator[int]:
-    number = 0
-    while sheets is None or number < sheets:
-        number += 1
-        yield number
-
-
 def _last_pose(manifest: Manifest) -> list[float] | None:
     return [round(value, 5) for value in manifest.captures[-1].pose] if manifest.captures else None
 
@@ -397,7 +401,11 @@ def _reason(error: BaseException) -> str:
         return "stopped by Ctrl-C"
     if isinstance(error, SystemExit):
         return "the station was told to end"
-    return str(error) if isinstance(error, StationError) else f"failed ({type(error).__name__})"
+    return (
+        str(error)
+        if isinstance(error, StationError | Aborted)
+        else f"failed ({type(error).__name__})"
+    )
 
 
 def _ms(seconds: float) -> float:

@@ -6,12 +6,16 @@ StationError                                                       exit 1
 ├── DeviceError      the hardware said no; carries .device         exit 3
 │   ├── DeviceNotFound    nothing answers at that address or serial
 │   ├── DeviceTimeout     an answer came too late or not at all
+│   │   └── SheetAwaited      no sheet came, or none was taken away
 │   ├── IncompleteFrame   a damaged picture; the cycle retakes it once
 │   ├── MoveRefused       MotionGuard did not let a move begin
 │   └── RobotStopped      a safety stop or a person stopped the arm;
 │                         only a person clears it
 ├── ModelError       weights and card disagree, or an input misfits exit 4
-└── DatasetError     the tree breaks its own rules                  exit 5
+├── DatasetError     the tree breaks its own rules                  exit 5
+└── CommandRefused   the station's state or owner does not allow it exit 6
+
+Aborted is no StationError: like KeyboardInterrupt it ends what is under way at once.
 
 `cli` alone catches `StationError`: one line, no traceback. Anything else is a bug and shows one.
 """
@@ -58,6 +62,17 @@ class DeviceTimeout(DeviceError):
     """An answer came too late or not at all."""
 
 
+class SheetAwaited(DeviceTimeout):
+    """No sheet came in time, or the last one was not taken away: nothing is wrong in here.
+
+    `present` says what was waited for.
+    """
+
+    def __init__(self, device: str, problem: str, advice: str, *, present: bool) -> None:
+        super().__init__(device, problem, advice)
+        self.present = present
+
+
 class IncompleteFrame(DeviceError):
     """The camera delivered a damaged picture."""
 
@@ -80,3 +95,13 @@ class DatasetError(StationError):
     """The dataset tree breaks its own rules."""
 
     exit_code = 5
+
+
+class CommandRefused(StationError):
+    """The state of the station, or who has control of it, does not allow a command."""
+
+    exit_code = 6
+
+
+class Aborted(BaseException):
+    """Somebody aborted: whatever is under way ends now, and the sheet in it has no verdict."""

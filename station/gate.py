@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from station.config import Lines
 from station.devices import Robot
-from station.errors import DeviceTimeout
+from station.errors import SheetAwaited
 from station.records import Verdict
 
 POLL_S = 0.02
@@ -54,6 +54,12 @@ class Gate:
             return not stop.is_set()
         return self._wait_present(True, stop)
 
+    def present(self) -> bool:
+        """Tell whether a sheet lies there; raises where the robot has stopped."""
+        status = self._robot.status()
+        status.check_ready(self._robot.device)
+        return bool(status.inputs >> self._lines.part_present & 1)
+
     def begin(self) -> None:
         """Say that the sheet is being worked on."""
         self._set(accept=False, reject=False, busy=True)
@@ -80,14 +86,15 @@ class Gate:
     def _wait_present(self, wanted: bool, stop: threading.Event) -> bool:
         end = time.monotonic() + self._timeout_s
         while not stop.is_set():
-            if bool(self._robot.status().inputs >> self._lines.part_present & 1) == wanted:
+            if self.present() == wanted:
                 return True
             if time.monotonic() > end:
                 state = "appeared" if wanted else "was taken away"
-                raise DeviceTimeout(
+                raise SheetAwaited(
                     f"part-present input {self._lines.part_present}",
                     f"no sheet {state} within {self._timeout_s:g} s",
                     "check the feeder and the sensor",
+                    present=wanted,
                 )
             time.sleep(POLL_S)
         return False

@@ -19,6 +19,9 @@ TURN_RAD_S = 1.0  # how fast the tool is taken to turn where the line itself is 
 BRANCH_JUMP_RAD = math.radians(20)  # between neighbouring samples: the arm would swing round
 Points = dict[str, tuple[float, float, float]]
 
+RETREAT_M_S = 0.03
+RETREAT_M_S2 = 0.3
+HEIGHT_M = 1e-3  # an arm this little below a height stands at it
 DEADLINE_FACTOR = 3.0
 DEADLINE_EXTRA_S = 5.0
 SLOWEST_SLIDER = 0.05
@@ -76,6 +79,18 @@ class MotionGuard:
             self._trouble = "a move was interrupted"
             raise
         return reached
+
+    def check_ready(self) -> None:
+        """Raise where the arm could not be moved now: a stop is noticed though nothing moves."""
+        self._robot.status().check_ready(self._robot.device)
+
+    def stands_below(self, z_m: float) -> bool:
+        """Tell whether the arm stands lower than that."""
+        return self._robot.status().pose.z < z_m - HEIGHT_M
+
+    def retreat(self, z_m: float) -> None:
+        """Go slowly straight up to a height, from where the arm really stands."""
+        self.go(self._robot.status().pose._replace(z=z_m), RETREAT_M_S, RETREAT_M_S2)
 
     def check_route(self, legs: Iterable[Leg]) -> None:
         """Walk a whole route in thought, from where the arm stands; raise where it cannot go."""

@@ -108,6 +108,40 @@ def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
     )
 
 
+def counts(facts: dict[str, Any]) -> None:
+    """Tell the person at the keyboard what became of a run's sheets."""
+    if sum(facts["sheets"].values()):
+        told = ", ".join(f"{count} {verdict}" for verdict, count in facts["sheets"].items())
+        say(f"{told}; run {facts['run']}")
+
+
+def state(status: dict[str, Any], *, as_json: bool) -> None:
+    """Print what the running station tells of itself."""
+    if as_json:
+        print(json.dumps(status))
+        return
+    told = {**status, "since": f"{status['since_s']:.0f} s", "next": ", ".join(status["commands"])}
+    told["sheets"] = ", ".join(f"{n} {verdict}" for verdict, n in status["sheets"].items())
+    for name in ("state", "reason", "since", "mode", "owner", "next", "recipe", "run", "sheets"):
+        print(f"{name:16} {told[name] if told[name] not in (None, '') else '-'}")
+
+
+def fault(entry: dict[str, Any], *, as_json: bool) -> None:
+    """Print what one fault at one step of the cycle led to."""
+    if as_json:
+        print(json.dumps(entry), flush=True)
+        return
+    rest = "     -" if entry["at_rest_s"] is None else f"{entry['at_rest_s']:5.2f}s"
+    within = "     -" if entry["state_s"] is None else f"{entry['state_s']:5.2f}s"
+    print(
+        f"{'held' if entry['held'] else 'FAIL'}  {entry['series']:3}  {entry['step']:9}"
+        f"{entry['fault']:24} rest {rest}  {'MOVED' if entry['moved_again'] else 'still'}"
+        f"  {'ACCEPT' if entry['accept_raised'] else 'no accept'}"
+        f"  {entry['state']:8} {within}  {entry['message']}",
+        flush=True,
+    )
+
+
 def scored(row: dict[str, Any], *, as_json: bool) -> None:
     """Print one scored file."""
     if as_json:

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import functools
 import importlib
+import math
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 from station.errors import StationError
 
 HEARTBEAT_S = 0.05
+SLICE_S = 0.25  # between two looks whether a child that was asked still lives
 _PR_SET_PDEATHSIG = 1
 
 # Set in a child:
@@ -48,10 +50,11 @@ class Worker:
         self._lock = threading.Lock()
         self._connection, child = context.Pipe()
         self._heartbeat = context.Value("d", time.monotonic(), lock=False)
+        self._pulse = context.Value("d", time.monotonic(), lock=False)
         self._closed = threading.Event()
         self._process = context.Process(
             target=_serve,
-            args=(child, self._heartbeat, target, args),
+            args=(child, (self._heartbeat, self._pulse), target, args),
             name=f"station-{name}",
             daemon=True,
         )
@@ -74,12 +77,17 @@ class Worker:
         """Process id of the child."""
         return self._process.pid
 
-    def request(self, method: str, *args: Any, deadline_s: float) -> Any:
-        """Call a method in the child; past the deadline it is killed and WorkerError raised."""
+    def request(
+        self, method: str, *args: Any, deadline_s: float, silence_s: float = math.inf
+    ) -> Any:
+        """Call a method in the child; past the deadline it is killed and WorkerError raised.
+
+        The same happens once the child has shown no sign of life for `silence_s`.
+        """
         with self._lock:
             if self._closed.is_set():
                 raise WorkerError(f"{self._name}: the process has already ended")
-            return self._ask(method, args, deadline_s)
+            return self._ask(method, args, deadline_s, silence_s)
 
     def close(self, deadline_s: float = 3.0) -> None:
         """Ask the child to end, then make sure that it has."""
@@ -94,15 +102,22 @@ class Worker:
         """End the child at once."""
         self._kill()
 
-    def _ask(self, method: str, args: tuple[Any, ...] | None, deadline_s: float) -> Any:
+    def _ask(
+        self,
+        method: str,
+        args: tuple[Any, ...] | None,
+        deadline_s: float,
+        silence_s: float = math.inf,
+    ) -> Any:
         try:
             if args is not None:
                 # A child that gave up has closed its end, but its last word can still be read.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     self._connection.send((method, args))
-            if not self._connection.poll(deadline_s):
+            waited_s = self._wait_for_answer(deadline_s, silence_s)
+            if waited_s is not None:
                 self._kill()
-                raise WorkerError(f"{self._name}: no answer to {method} within {deadline_s:.1f} s")
+                raise WorkerError(f"{self._name}: no answer to {method} within {waited_s:.1f} s")
             kind, value = self._connection.recv()
         except (EOFError, OSError) as error:
             raise self._died() from error
@@ -115,6 +130,15 @@ class Worker:
         if kind == "error":
             raise value
         raise WorkerError(f"{self._name}: {method} failed in its process:\n{value}")
+
+    def _wait_for_answer(self, deadline_s: float, silence_s: float) -> float | None:
+        """Wait for an answer; return None once it is there, else how long was waited."""
+        started = time.monotonic()
+        while not self._connection.poll(min(deadline_s, SLICE_S)):
+            now = time.monotonic()
+            if now - started >= deadline_s or now - self._pulse.value > silence_s:
+                return now - started
+        return None
 
     def _died(self) -> WorkerError:
         self._process.join(1.0)
@@ -153,9 +177,12 @@ def die_with_parent(sig: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, sig, 0, 0, 0)
 
 
-def _serve(connection: Connection, heartbeat: Any, target: str, args: tuple[Any, ...]) -> None:
+def _serve(
+    connection: Connection, beats: tuple[Any, Any], target: str, args: tuple[Any, ...]
+) -> None:
     global _parent_heartbeat, _to_parent
-    _parent_heartbeat, _to_parent = heartbeat, connection
+    (_parent_heartbeat, pulse), _to_parent = beats, connection
+    threading.Thread(target=_show_life, args=(pulse,), name="pulse", daemon=True).start()
     die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     module, _, name = target.partition(":")
@@ -183,6 +210,12 @@ def _serve(connection: Connection, heartbeat: Any, target: str, args: tuple[Any,
                 server.close()
             return
         _answer(connection, functools.partial(getattr(server, method), *arguments), send=True)
+
+
+def _show_life(pulse: Any) -> None:
+    while True:
+        pulse.value = time.monotonic()
+        time.sleep(HEARTBEAT_S)
 
 
 def _answer(connection: Connection, call: Any, *, send: bool) -> Any:

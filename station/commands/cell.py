@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import select
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from structlog.contextvars import bind_contextvars
 
-from station import cycle, show, teach
-from station.cell import open_camera, open_cell, open_robot
+from station import control, cycle, show, teach
+from station.cell import open_camera, open_cell, open_devices, open_robot, station_lock
 from station.commands.common import cell_of, judged_by, recipe_of, stopping, workspace_of
 from station.config import LoadedCell
+from station.control import Control
 from station.cycle import Job
 from station.dataset import Dataset, next_boot, save_image
 from station.errors import INTERRUPTED, ConfigError
 from station.image_quality import quality
-from station.model import open_model
+from station.model import load_card, open_model
+from station.production import Plant, Production
 from station.recipe import LoadedRecipe
-from station.records import Manifest
 from station.session import CaptureSession
+from station.states import Machine, Mode
+from station.systemd import keep_alive
 from station.workspace import software
 
 
@@ -100,38 +104,45 @@ def inspect(args: argparse.Namespace) -> int:
     workspace = workspace_of(args)
     recipe = recipe_of(args, workspace)
     cell = cell_of(args, workspace)
-    model_name, threshold = judged_by(recipe)
-    done: list[Manifest] = []
+    name, threshold = judged_by(recipe)
+    card = load_card(workspace, name)
+    _check_model_input(recipe, card.input.tiles)
+    machine = Machine(Mode.DRY_RUN if args.dry_run else Mode.PRODUCE)
     with (
-        stopping("the sheet") as stop,
-        open_model(workspace, model_name, threshold=threshold) as model,
-        open_cell(cell.config, workspace, _ask(cell)) as opened,
+        stopping("the sheet", machine.finishing) as leave,
+        station_lock(workspace) as lock,
     ):
-        _check_model_input(recipe, model.card.input.tiles)
-        judging = cycle.Judging(
-            model,
-            model_name,
-            model.card.sha256,
-            threshold,
-            recipe.recipe.setup_score,
-            model.card.runtime,
-            model.card.precision,
+        machine.on_mode = lambda mode: lock.give() if mode.lends else lock.take()
+        plant = Plant(
+            recipe.recipe,
+            Dataset(workspace, recipe.name),
+            open_judging=lambda: _open_judging(workspace, recipe, name, threshold),
+            open_cell=lambda: open_devices(cell.config, workspace, _ask(cell)),
+            begin_job=lambda dry: _job(workspace, recipe, cell, machine.finishing, dry_run=dry),
+            show=lambda inspected: show.inspected(inspected, workspace, as_json=args.json),
         )
-        job = _job(workspace, recipe, cell, stop, dry_run=args.dry_run)
-        dataset = Dataset(workspace, recipe.name)
-        for inspected in cycle.inspect(opened, job, judging, dataset, args.sheets):
-            done.append(inspected.manifest)
-            show.inspected(inspected, workspace, as_json=args.json)
-    if not args.json and done:
-        counts = {
-            verdict: sum(m.verdict == verdict for m in done)
-            for verdict in ("accept", "reject", "none")
-        }
-        show.say(
-            ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-            + f"; run {job.run}"
+        production = Production(machine, plant, leave)
+        with control.serve(workspace, Control(machine, production.facts)), keep_alive():
+            if args.sheets is None:
+                show.say("aborted, as after every start; next: station clear, reset, start")
+                production.run()
+            else:
+                production.run_once(args.sheets)
+        if not args.json:
+            show.counts(production.facts())
+    return INTERRUPTED if leave.is_set() else 0
+
+
+@contextlib.contextmanager
+def _open_judging(
+    workspace: Path, recipe: LoadedRecipe, name: str, threshold: float
+) -> Iterator[cycle.Judging]:
+    """Open the recipe's model for as long as it judges."""
+    with open_model(workspace, name, threshold=threshold) as model:
+        card, setup_score = model.card, recipe.recipe.setup_score
+        yield cycle.Judging(
+            model, name, card.sha256, threshold, setup_score, card.runtime, card.precision
         )
-    return INTERRUPTED if stop.is_set() else 0
 
 
 def _job(

@@ -49,8 +49,10 @@ def judged_by(recipe: LoadedRecipe) -> tuple[str, float]:
 
 
 @contextlib.contextmanager
-def stopping(what: str) -> Iterator[threading.Event]:
+def stopping(what: str, also: threading.Event | None = None) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into a request to stop after `what`; the second stops now.
+
+    `also` is set together with the event that the block gets.
 
     Once it stops now, further signals change nothing: the sheet's record is being written.
     """
@@ -61,6 +63,8 @@ def stopping(what: str) -> Iterator[threading.Event]:
             ignore_further()
             raise KeyboardInterrupt
         stop.set()
+        if also is not None:
+            also.set()
         show.say(f"finishing {what}, then stopping; Ctrl-C again stops now")
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def bench(args: argparse.Namespace) -> int:
 
         show.values(exam(args.sheets or 100, args.seed).as_dict(), as_json=args.json)
         return 0
+    if args.what == "faults":
+        return _bench_faults(args)
     if args.what == "metrics":
         from station.learn.metrics_bench import bench_metrics
 
@@ -77,6 +80,26 @@ def bench(args: argparse.Namespace) -> int:
     )
     show.values(result._asdict(), as_json=args.json)
     return 0
+
+
+def _bench_faults(args: argparse.Namespace) -> int:
+    """Print an entry per step and fault; exit code 1 where one did not hold."""
+    from station.fault_table import FAULTS, STEPS, fault_table
+
+    held = True
+    with tempfile.TemporaryDirectory(prefix="station-faults-") as folder:
+        entries = fault_table(
+            Path(folder),
+            args.series,
+            args.steps or list(STEPS),
+            args.faults or list(FAULTS),
+            args.address,
+            args.model or "glassfiber/1",
+        )
+        for entry in entries:
+            held = held and entry.held
+            show.fault(entry._asdict(), as_json=args.json)
+    return 0 if held else 1
 
 
 def _recipe_light(

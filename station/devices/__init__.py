@@ -11,11 +11,13 @@ from typing import Any, NamedTuple, Protocol, cast
 from pydantic import ValidationError
 
 from station.config import Driver
-from station.errors import ConfigError
+from station.errors import ConfigError, RobotStopped
 from station.geometry import Pose
 from station.kinematics import Joints
 from station.records import Frame
 from station.strict import Location, dotted, first_problem
+
+MAY_MOVE = {"normal", "reduced"}  # safety modes
 
 
 class RobotStatus(NamedTuple):
@@ -31,6 +33,26 @@ class RobotStatus(NamedTuple):
     inputs: int
     outputs: int
     age_s: float
+    remote: bool = True  # false only where the pendant has taken remote control away
+
+    def check_ready(self, device: str) -> None:
+        """Raise RobotStopped where the arm could not be moved now, with the place it stands at."""
+        if self.safety_mode not in MAY_MOVE:
+            problem = self.safety_mode
+        elif self.robot_mode != "running":
+            problem = f"robot mode became {self.robot_mode}"
+        elif not self.program_running:
+            problem = "the control program was stopped"
+        elif not self.remote:
+            problem = "remote control was taken away"
+        else:
+            return
+        x, y, z = (f"{value * 1e3:.1f}" for value in self.pose[:3])
+        raise RobotStopped(
+            device,
+            f"{problem} at x {x} y {y} z {z} mm",
+            "clear the cause at the pendant, then start again",
+        )
 
 
 class RobotInfo(NamedTuple):
@@ -43,6 +65,10 @@ class RobotInfo(NamedTuple):
 
 class Robot(Protocol):
     """An arm with digital lines. Every call has a deadline and raises a DeviceError."""
+
+    @property
+    def device(self) -> str:
+        """What a person would look for: robot and address."""
 
     def info(self) -> RobotInfo:
         """Return version, tool and payload as installed on the controller."""

@@ -8,6 +8,7 @@ child leads to one thing: `stop` over a plain dashboard socket.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import socket
 import sys
@@ -28,6 +29,7 @@ from station.worker import Worker, WorkerError
 DASHBOARD_PORT = 29999
 RTDE_PORT = 30004
 ANSWER_S = 2.0
+SILENCE_S = 1.0  # a child that hangs in a move is ended long before the move's own deadline
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 log = structlog.get_logger()
@@ -57,9 +59,10 @@ def dashboard(host: str, command: str, timeout_s: float = 1.0) -> str:
     """Send one line to the Dashboard server over a plain socket; return its answer."""
     with socket.create_connection((host, DASHBOARD_PORT), timeout=timeout_s) as connection:
         stream = connection.makefile("rw", encoding="utf-8", newline="\n")
-        stream.readline()  # the greeting
+        # Said before the greeting comes: a controller that hangs hears it once it wakes up.
         stream.write(f"{command}\n")
         stream.flush()
+        stream.readline()  # the greeting
         return stream.readline().strip()
 
 
@@ -105,6 +108,7 @@ class UrRobot:
                 acceleration_m_s2,
                 deadline_s,
                 deadline_s=deadline_s + ANSWER_S,
+                silence_s=SILENCE_S,
             ),
         )
 
@@ -131,9 +135,11 @@ class UrRobot:
         """End the control script and the child."""
         self._worker.close()
 
-    def _request(self, method: str, *args: Any, deadline_s: float) -> Any:
+    def _request(
+        self, method: str, *args: Any, deadline_s: float, silence_s: float = math.inf
+    ) -> Any:
         try:
-            return self._worker.request(method, *args, deadline_s=deadline_s)
+            return self._worker.request(method, *args, deadline_s=deadline_s, silence_s=silence_s)
         except WorkerError as error:
             self._stop_by_dashboard()
             raise DeviceTimeout(

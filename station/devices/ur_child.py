@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
 
 from rtde_control import RTDEControlInterface
 from rtde_io import RTDEIOInterface
 from rtde_receive import RTDEReceiveInterface
 
-from station.devices import RobotInfo, RobotStatus
+from station.devices import MAY_MOVE, RobotInfo, RobotStatus
 from station.devices.ur import dashboard
 from station.errors import DeviceError, DeviceTimeout, RobotStopped
 from station.geometry import Pose
@@ -21,6 +24,7 @@ from station.worker import die_with_parent, give_up, parent_age_s
 POLL_S = 0.005
 STALE_S = 0.5  # a frozen stream keeps its last values, so only a standing timestamp tells
 WATCH_S = 0.05
+REMOTE_S = 0.25  # how often the pendant is asked whether it still leaves control to us
 STALL_S = 2.0
 STALL_RAD = (
     2e-4  # less than the slowest move turns some joint in that time, more than encoder noise
@@ -46,9 +50,28 @@ _SAFETY_MODES = {
     1: "normal", 2: "reduced", 3: "protective stop", 4: "recovery", 5: "safeguard stop",
     6: "system emergency stop", 7: "robot emergency stop", 8: "violation", 9: "fault",
 }  # fmt: skip
-_MAY_MOVE = {"normal", "reduced"}
 _PLAYING = 2
 _CLEAR = "clear the cause at the pendant, then start again"
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _translated(method: Callable[Concatenate[Server, P], R]) -> Callable[Concatenate[Server, P], R]:
+    """Raise what ur_rtde says of a broken link as the station's own error."""
+
+    @functools.wraps(method)
+    def call(self: Server, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except RuntimeError as error:
+            told = str(error).strip().rstrip(".")
+            raise DeviceTimeout(
+                self.device, f"the connection was lost ({told})", "check cable and controller"
+            ) from error
+
+    return call
 
 
 class Server:
@@ -59,13 +82,14 @@ class Server:
     def __init__(self, host: str, device: str, control: bool) -> None:
         os.dup2(2, 1)  # ur_rtde prints; standard output is for results
         self._host = host
-        self._device = device
+        self.device = device
         self._receive = RTDEReceiveInterface(host, variables=_VARIABLES)
         self._stamp = -1.0
         self._changed = time.monotonic()
         self._control: RTDEControlInterface | None = None
         self._io: RTDEIOInterface | None = None
         self._parent = os.getppid()
+        self._remote = True
         if control:
             self._control = self._take_control()
             self._io = RTDEIOInterface(host)
@@ -73,12 +97,15 @@ class Server:
         # in `_check_parent` and by the controller's watchdog, not by the kernel.
         die_with_parent(0)
         threading.Thread(target=self._watch_stream, name="stream", daemon=True).start()
+        if control:
+            threading.Thread(target=self._watch_remote, name="remote", daemon=True).start()
 
     def idle(self) -> None:
         """Between requests: keep the controller's watchdog quiet while the parent is alive."""
         self._fresh()
         self._kick()
 
+    @_translated
     def info(self) -> RobotInfo:
         """Return version, tool and payload as installed on the controller."""
         version = dashboard(self._host, "PolyscopeVersion")
@@ -86,6 +113,7 @@ class Server:
             version, Pose.of(self._controls().getTCPOffset()), self._receive.getPayload()
         )
 
+    @_translated
     def status(self) -> RobotStatus:
         """Return the newest state."""
         age_s = self._fresh()
@@ -104,25 +132,32 @@ class Server:
             inputs=receive.getActualDigitalInputBits(),
             outputs=receive.getActualDigitalOutputBits(),
             age_s=age_s,
+            remote=self._remote,
         )
 
+    @_translated
     def move(
         self, pose: Pose, speed_m_s: float, acceleration_m_s2: float, deadline_s: float
     ) -> RobotStatus:
         """Go to pose in a straight line; return the state once steady there."""
         control = self._controls()
-        self._check_moving_allowed()
+        self._measured_from_now().check_ready(self.device)  # no move begins on old data
         end = time.monotonic() + deadline_s
         before = control.getAsyncOperationProgressEx().operationId()
         if not control.moveL(list(pose), speed_m_s, acceleration_m_s2, True):
             self._check_moving_allowed()
-            raise DeviceError(self._device, "did not take the move", "look at the pendant's log")
+            raise DeviceError(self.device, "did not take the move", "look at the pendant's log")
         steady = 0
         stamp = self._stamp
         progress = _Progress(pose)
         while True:
             self._check_parent()
-            status = self._check_moving_allowed()
+            try:
+                status = self._check_moving_allowed()
+            except RobotStopped:
+                if not self._remote:  # the program still plays, but it is no longer ours to play
+                    self.stop()
+                raise
             self._kick()
             operation = control.getAsyncOperationProgressEx()
             arrived = operation.operationId() != before and not operation.isAsyncOperationRunning()
@@ -134,7 +169,7 @@ class Server:
             if progress.stalled(status):
                 self.stop()
                 raise DeviceTimeout(
-                    self._device,
+                    self.device,
                     f"stands still on its way at {_millimetres(status.pose)} "
                     f"(speed slider {status.speed_slider:.0%})",
                     "raise the speed slider, look what holds the arm, then start again",
@@ -142,18 +177,20 @@ class Server:
             if time.monotonic() > end:
                 self.stop()
                 raise DeviceTimeout(
-                    self._device,
+                    self.device,
                     f"move not done in {deadline_s:.1f} s (speed slider {status.speed_slider:.0%})",
                     "check the speed slider and the way of the arm",
                 )
             time.sleep(POLL_S)
 
+    @_translated
     def stop(self) -> None:
         """Bring the arm to rest."""
         control = self._controls()
         if control.isProgramRunning():
             control.stopL(STOP_M_S2, True)
 
+    @_translated
     def reachable(self, pose: Pose) -> bool:
         """Ask the controller whether it has a solution inside its safety limits."""
         control = self._controls()
@@ -163,6 +200,7 @@ class Server:
             and control.isPoseWithinSafetyLimits(list(pose))
         )
 
+    @_translated
     def forward(self, joints: Joints) -> Pose:
         """Ask the controller where these joint angles put the tool."""
         control = self._controls()
@@ -171,15 +209,19 @@ class Server:
             tcp[2] = 1e-12  # an all-zero offset makes ur_rtde send a stale one
         return Pose.of(control.getForwardKinematics(list(joints), tcp))
 
+    @_translated
     def set_outputs(self, values: dict[int, bool], deadline_s: float) -> None:
         """Set digital outputs and wait until the controller reports them so."""
         self._controls()
         if self._io is None:
-            raise DeviceError(self._device, "was opened for reading only")
+            raise DeviceError(self.device, "was opened for reading only")
+        if any(values.values()):
+            # A line that rises is a statement: not about a robot that has stopped meanwhile.
+            self._measured_from_now().check_ready(self.device)
         for line, value in values.items():
             if not self._io.setStandardDigitalOut(line, value):
                 raise DeviceError(
-                    self._device, f"did not take digital output {line}", "check remote control"
+                    self.device, f"did not take digital output {line}", "check remote control"
                 )
         end = time.monotonic() + deadline_s
         while True:
@@ -189,7 +231,7 @@ class Server:
                 return
             if time.monotonic() > end:
                 raise DeviceError(
-                    self._device,
+                    self.device,
                     f"digital output {wrong[0]} does not read back as set",
                     "is another client or the pendant holding the output?",
                 )
@@ -204,18 +246,26 @@ class Server:
 
     def _take_control(self) -> RTDEControlInterface:
         status = self._first_status()
-        if status.safety_mode not in _MAY_MOVE:
-            raise RobotStopped(self._device, f"is in {status.safety_mode}", _CLEAR)
+        if status.safety_mode not in MAY_MOVE:
+            raise RobotStopped(self.device, f"is in {status.safety_mode}", _CLEAR)
         if status.robot_mode != "running":
             raise DeviceError(
-                self._device,
+                self.device,
                 f"robot mode is {status.robot_mode}",
                 "switch the arm on and release the brakes",
             )
         try:
+            remote = _in_remote_control(self._host)
+        except OSError as error:
+            raise DeviceTimeout(
+                self.device, f"its dashboard does not answer ({error})", "restart the controller"
+            ) from error
+        if not remote:
+            raise DeviceError(self.device, "is in local control", _advice("remote"))
+        try:
             control = RTDEControlInterface(self._host)
         except RuntimeError as error:
-            raise DeviceError(self._device, str(error).strip(), _advice(str(error))) from error
+            raise DeviceError(self.device, str(error).strip(), _advice(str(error))) from error
         control.setWatchdog(WATCHDOG_HZ)
         return control
 
@@ -227,19 +277,24 @@ class Server:
 
     def _controls(self) -> RTDEControlInterface:
         if self._control is None:
-            raise DeviceError(self._device, "was opened for reading only")
+            raise DeviceError(self.device, "was opened for reading only")
         return self._control
 
     def _check_moving_allowed(self) -> RobotStatus:
         status = self.status()
-        at = f"at {_millimetres(status.pose)}"
-        if status.safety_mode not in _MAY_MOVE:
-            raise RobotStopped(self._device, f"{status.safety_mode} {at}", _CLEAR)
-        if status.robot_mode != "running":
-            raise RobotStopped(self._device, f"robot mode became {status.robot_mode} {at}", _CLEAR)
-        if not status.program_running:
-            raise RobotStopped(self._device, f"the control program was stopped {at}", _CLEAR)
+        status.check_ready(self.device)
         return status
+
+    def _measured_from_now(self) -> RobotStatus:
+        """Return a state that the controller measured after this was called."""
+        self._fresh()
+        stamp = self._stamp
+        while True:
+            status = self.status()  # raises once the stream has stood still for too long
+            if self._stamp != stamp:
+                return status
+            self._kick()
+            time.sleep(POLL_S)
 
     def _watch_stream(self) -> None:
         """End the process once the stream stands still: ur_rtde may hang for minutes meanwhile."""
@@ -252,12 +307,19 @@ class Server:
             if still_s > STALE_S or not self._receive.isConnected():
                 give_up(self._lost(still_s), self._leave)
 
+    def _watch_remote(self) -> None:
+        """Ask the pendant in a thread of its own: a dashboard that hangs must delay nothing."""
+        while True:
+            time.sleep(REMOTE_S)
+            with contextlib.suppress(OSError):  # a lost link is told by the stream
+                self._remote = _in_remote_control(self._host)
+
     def _lost(self, age_s: float) -> DeviceTimeout:
         connected = self._receive.isConnected()
         problem = f"no fresh data for {age_s:.1f} s" if connected else "the connection was lost"
         last = _millimetres(Pose.of(self._receive.getActualTCPPose()))
         return DeviceTimeout(
-            self._device, f"{problem}, last at {last}", "check cable and controller"
+            self.device, f"{problem}, last at {last}", "check cable and controller"
         )
 
     def _leave(self) -> None:
@@ -305,6 +367,11 @@ class _Progress:
         if near or moved:
             self._joints, self._since = status.joints, time.monotonic()
         return time.monotonic() - self._since > STALL_S
+
+
+def _in_remote_control(host: str) -> bool:
+    """Tell whether the pendant lets others command; a CB3 has no such switch."""
+    return dashboard(host, "is in remote control").lower() != "false"
 
 
 def _steady(joint_speeds: Sequence[float]) -> bool:

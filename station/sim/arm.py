@@ -176,6 +176,12 @@ class Arm:
         else:
             self.hold()
 
+    def place(self, joints: Joints) -> None:
+        """Be elsewhere at once: a person has moved the arm."""
+        self._rest()
+        self._path = None
+        self.joints, self.flange = joints, forward(joints)
+
     def allows(self, joints: Joints) -> bool:
         """Tell whether these angles lie within the joint limits."""
         return all(abs(angle) <= JOINT_LIMIT_RAD for angle in joints)

@@ -77,6 +77,7 @@ class Controller:
         self._safety = Safety.NORMAL
         self.measured = arm.tcp_pose
         self.ready = False
+        self._moving = False
         self.table = Table(lines, camera, journal, self.set_input)
 
     def tick(self, now: float, dt: float, speed: float) -> None:
@@ -84,6 +85,9 @@ class Controller:
         self.ticks += 1
         self.timestamp += dt
         self.arm.step(dt * speed)
+        if self._moving == self.arm.at_rest:
+            self._moving = not self.arm.at_rest
+            self._journal.write("moving", value=self._moving, pose=list(self.arm.tool_pose))
         in_view = self._see()
         self.table.step(now, self.outputs, in_view)
         self._run(now)
@@ -149,6 +153,14 @@ class Controller:
         self.arm.safety = Safety.NORMAL
         self.arm.mode = Mode.RUNNING
         self._watch_safety(now)
+
+    def jog(self, pose: Pose) -> bool:
+        """Put the arm somewhere else, as a person does at the pendant; not while a program runs."""
+        joints = self.arm.solve(pose)
+        if self.runtime is Runtime.PLAYING or not self.arm.at_rest or joints is None:
+            return False
+        self.arm.place(joints)
+        return True
 
     def power(self, mode: Mode) -> None:
         """Set the robot mode, as far as the safety state allows."""

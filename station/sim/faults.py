@@ -24,6 +24,7 @@ FARTHEST_M = 1.0
 TAKES = {
     "offset": "X Y Z in metres, at most 1",
     "slider": "one number from 0 to 1",
+    "jog": "X Y Z in metres, at most 1, while no program runs",
     "input": "a line from 0 to 17 and 0 or 1",
 }
 
@@ -42,6 +43,10 @@ class FaultPort:
             "reset": lambda: controller.reset(time.monotonic()),
             "cut": ports.cut,
             "refuse": ports.refuse,
+            "half_open": self._half_open,
+            "whole": self._whole,
+            "claim": rtde.claim,
+            "unclaim": rtde.unclaim,
             "freeze": rtde.thawed.clear,
             "unfreeze": rtde.thawed.set,
             "stop_program": controller.stop_program,
@@ -85,6 +90,10 @@ class FaultPort:
         elif name == "offset":
             x, y, z = (_within(word, -FARTHEST_M, FARTHEST_M) for word in arguments)
             controller.arm.offset_m = (x, y, z)
+        elif name == "jog":
+            x, y, z = (_within(word, -FARTHEST_M, FARTHEST_M) for word in arguments)
+            if not controller.jog(controller.arm.tcp_pose._replace(x=x, y=y, z=z)):
+                raise ValueError
         elif name == "slider":
             (controller.arm.slider,) = (_within(word, 0.0, 1.0) for word in arguments)
         elif name == "input":
@@ -97,6 +106,14 @@ class FaultPort:
         else:
             return False
         return True
+
+    def _half_open(self) -> None:
+        self._rtde.thawed.clear()
+        self._ports.silence()
+
+    def _whole(self) -> None:
+        self._rtde.thawed.set()
+        self._ports.unsilence()
 
 
 def _within(word: str, low: float, high: float) -> float:

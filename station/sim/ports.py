@@ -27,6 +27,8 @@ class Ports:
         self._handlers = handlers
         self._servers: list[asyncio.Server] = []
         self._writers: set[asyncio.StreamWriter] = set()
+        self.passing = asyncio.Event()
+        self.passing.set()
 
     async def open(self) -> None:
         """Begin to listen; once open, nothing changes."""
@@ -48,12 +50,25 @@ class Ports:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
+    def silence(self) -> None:
+        """Let nothing through either way while every connection stands: half open."""
+        self.passing.clear()
+        for writer in self._writers:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def unsilence(self) -> None:
+        """Let everything through again, what was sent meanwhile included."""
+        self.passing.set()
+        for writer in self._writers:
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+
     def _tracked(self, handler: Handler) -> Handler:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             connection = writer.get_extra_info("socket")
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._writers.add(writer)
             try:
+                await self.passing.wait()
                 await handler(reader, writer)
             finally:
                 self._writers.discard(writer)

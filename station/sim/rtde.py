@@ -146,7 +146,7 @@ class Server:
         self.controller = controller
         self.thawed = asyncio.Event()
         self.thawed.set()
-        self.owners: dict[str, Connection] = {}
+        self.owners: dict[str, Connection | None] = {}
         self._connections: set[Connection] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,6 +164,14 @@ class Server:
             self._connections.discard(connection)
             for name in [name for name, owner in self.owners.items() if owner is connection]:
                 del self.owners[name]
+
+    def claim(self) -> None:
+        """Hold the input registers, as an active fieldbus does."""
+        self.owners.update((name, None) for name in INPUTS if "register" in name)
+
+    def unclaim(self) -> None:
+        """Let go of registers that no connection holds."""
+        self.owners = {n: owner for n, owner in self.owners.items() if owner in self._connections}
 
     def stream(self) -> None:
         """Send each connection its package where one is due; called once a tick."""

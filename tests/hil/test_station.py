@@ -129,7 +129,7 @@ class Ended:
 @pytest.fixture
 def station(sim: Simulator, tmp_path: Path) -> Iterator[Station]:
     """A fresh workspace and a controller cleared of what the last test did to it."""
-    for command in ("accept", "unfreeze", "offset 0 0 0", "slider 1", "remote", "reset"):
+    for command in ("accept", "whole", "offset 0 0 0", "slider 1", "remote", "reset"):
         sim.send(command)
     sim.wait_for(lambda: not sim.send("state")["busy"])
     yield Station(tmp_path / "ws", sim)

@@ -41,7 +41,7 @@ def sim(simulator: Callable[..., Simulator]) -> Simulator:
 
 
 def clear(sim: Simulator) -> None:
-    for command in ("accept", "unfreeze", "offset 0 0 0", "slider 1", "remote", "reset"):
+    for command in ("accept", "whole", "offset 0 0 0", "slider 1", "remote", "reset"):
         sim.send(command)
     sim.wait_for(lambda: not sim.send("state")["busy"])
 
@@ -350,6 +350,66 @@ def test_a_frozen_stream_ends_a_move_and_the_arm_is_stopped(robot: UrRobot, sim:
     assert not sim.send("state")["moving"]
 
 
+def test_a_half_open_connection_ends_a_move_and_the_watchdog_stops_the_arm(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    """Nothing passes either way, and nothing says so."""
+    with Underway(robot, sim) as move:
+        sim.send("half_open")
+        rest_s = seconds_to_rest(sim)
+    assert isinstance(move.error, DeviceTimeout)
+    assert "no fresh data" in str(move.error)
+    assert rest_s < 0.6
+    place = sim.send("state")["pose"]
+    sim.send("whole")
+    time.sleep(0.3)
+    assert sim.send("state")["pose"] == pytest.approx(place, abs=1e-9)
+
+
+def test_a_child_that_hangs_is_ended_long_before_the_moves_deadline(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    pid = robot._worker.pid
+    assert pid is not None
+    with Underway(robot, sim) as move:
+        os.kill(pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+    assert time.monotonic() - stopped < 3.0
+    assert "no answer to move" in str(move.error)
+
+
+def test_no_line_rises_once_the_robot_has_stopped(robot: UrRobot, sim: Simulator) -> None:
+    robot.set_outputs({0: False, 2: True}, 1.0)
+    sim.send("protective_stop")
+    with pytest.raises(RobotStopped):
+        robot.set_outputs({0: True}, 1.0)
+    robot.set_outputs({2: False}, 1.0)
+    assert sim.send("state")["outputs"] & 5 == 0
+
+
+def test_registers_that_a_fieldbus_holds_are_named(sim: Simulator) -> None:
+    clear(sim)
+    sim.send("claim")
+    error = refused(Settings(host=sim.address))
+    sim.send("unclaim")
+    assert "fieldbus" in error.advice
+
+
+def test_remote_control_that_is_taken_away_ends_a_move(
+    simulator: Callable[..., Simulator],
+) -> None:
+    with simulator("--size", "320", "268", "--series", "e") as sim:
+        with connect(Settings(host=sim.address)) as robot:
+            with Underway(robot, sim) as move:
+                sim.send("local")
+                rest_s = seconds_to_rest(sim)
+            assert isinstance(move.error, RobotStopped)
+            assert "remote control was taken away" in str(move.error)
+            assert rest_s < 1.0
+        error = refused(Settings(host=sim.address))
+        assert "Remote Control" in error.advice
+
+
 def test_a_stream_that_freezes_while_a_command_is_sent_is_told_within_a_second(
     robot: UrRobot, sim: Simulator
 ) -> None:
@@ -428,7 +488,6 @@ def test_the_controllers_watchdog_stops_the_arm_of_a_child_that_hangs(
     with Underway(robot, sim):
         os.kill(pid, signal.SIGSTOP)
         rest_s = seconds_to_rest(sim)
-        os.kill(pid, signal.SIGKILL)
     assert rest_s < 0.6
     reasons = [event.get("reason") for event in sim.events("program")]
     assert "watchdog" in reasons[-3:]

@@ -35,6 +35,8 @@ class ArmDouble:
         self.trouble: BaseException | None = None
         self.on_output: Callable[[int], None] = lambda _: None
 
+    device = "robot"
+
     def info(self) -> RobotInfo:
         return RobotInfo("3.15", TCP, 1.2)
 

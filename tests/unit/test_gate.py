@@ -9,7 +9,7 @@ import pytest
 from arm_double import ArmDouble
 
 from station.config import Lines
-from station.errors import DeviceTimeout
+from station.errors import DeviceTimeout, RobotStopped, SheetAwaited
 from station.gate import Gate
 from station.records import Verdict
 
@@ -137,3 +137,19 @@ def test_a_manual_gate_asks_and_waits_for_no_line() -> None:
     assert asked == [1]
     assert arm.outputs == REJECT, "the verdict is shown until the next sheet begins"
     assert not manual.wait_for_sheet(stopped())
+
+
+def test_a_stop_is_noticed_while_a_sheet_is_awaited() -> None:
+    arm = ArmDouble()
+    arm.safety = "protective stop"
+    with pytest.raises(RobotStopped, match="protective stop"):
+        gate(arm, 5.0).wait_for_sheet(FREE)
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_what_was_awaited_in_vain_is_told(present: bool) -> None:
+    arm = ArmDouble()
+    arm.inputs = 0 if present else PRESENT
+    with pytest.raises(SheetAwaited) as caught:
+        gate(arm)._wait_present(present, FREE)
+    assert caught.value.present is present

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from arm_double import HOME, TCP, ArmDouble, limits
@@ -234,3 +235,41 @@ def test_lines_can_be_checked_without_a_robot() -> None:
     arm = ArmDouble()
     joints = LineChecker(limits(), TCP).check(arm.pose, arm.joints, ASIDE, 0.2)
     assert arm.forward(joints).distance_m(ASIDE) < 1e-6
+
+
+def test_a_retreat_is_slow_and_straight_up_from_where_the_arm_stands() -> None:
+    cell = bench(start=HOME._replace(x=0.03, z=0.27))
+    cell.arm.miss = Pose(0.0003, 0, 0, 0, 0, 0)
+    assert cell.guard.stands_below(0.31)
+    cell.guard.retreat(0.31)
+    ((target, speed_m_s, _, _),) = cell.arm.moves
+    assert target[:3] == pytest.approx((0.0303, -0.45, 0.31))
+    assert speed_m_s <= 0.03
+    assert not cell.guard.stands_below(0.31)
+
+
+def test_a_retreat_is_refused_where_a_move_would_be() -> None:
+    cell = bench(start=HOME._replace(x=0.40, z=0.27))
+    with pytest.raises(MoveRefused, match="leave the workspace"):
+        cell.guard.retreat(0.31)
+    cell = bench(start=HOME._replace(z=0.27))
+    cell.arm.safety = "protective stop"
+    with pytest.raises(MoveRefused, match="protective stop"):
+        cell.guard.retreat(0.31)
+    assert not cell.arm.moves
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"safety_mode": "safeguard stop"}, "safeguard stop at x 0.0 y -450.0 z 400.0 mm"),
+        ({"robot_mode": "power off"}, "robot mode became power off"),
+        ({"program_running": False}, "the control program was stopped"),
+        ({"remote": False}, "remote control was taken away"),
+    ],
+)
+def test_an_arm_that_could_not_be_moved_is_told_with_its_place(
+    state: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RobotStopped, match=said):
+        ArmDouble().status()._replace(**state).check_ready("robot")

@@ -1,0 +1,446 @@
+"""`station bench faults`: every fault of the robot at every step of the cycle, as a table.
+
+A whole station runs against a simulated controller: one `station inspect` that is cleared, reset
+and started for each entry. What arm and lines did is told by the simulator's journal, what the
+station made of it by its control socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from station import control
+from station import workspace as template
+from station.errors import ConfigError, StationError
+
+ACCEPT, REJECT, BUSY = 0, 1, 2
+POLL_S = 0.005
+REACH_S = 30.0  # for a step to come
+NOTICE_S = 12.0  # for the station to notice a fault
+WATCH_S = 1.0  # looked at after the state was reached: does anything move again?
+SENT_S = 0.05  # a command that had left the station before the fault may still arrive
+SHOTS = 4
+
+# Every score lies below this threshold: without a fault every sheet would be accepted.
+RECIPE = """
+sheet_size_m: [0.24, 0.20]
+setups:
+  - {name: left, pose: [-0.04, -0.45, 0.26, 3.14159265, 0, 0]}
+  - {name: right, pose: [0.04, -0.45, 0.26, 3.14159265, 0, 0]}
+offsets_m: [[0, 0, 0], [0.01, 0, 0]]
+working_distance_m: 0.255
+approach_height_m: 0.05
+travel_speed_m_s: 0.2
+shot_speed_m_s: 0.1
+acceleration_m_s2: 0.8
+settle_s: 0.3
+exposure_us: 8000
+gain_db: 0
+smallest_defect_mm: 3
+model: MODEL
+threshold: 1000
+"""
+RECIPE_NAME = "faults"
+ASIDE, LOW = "0.02 -0.42 0.36", "0.02 -0.42 0.27"
+
+Event = dict[str, Any]
+
+
+class Step(NamedTuple):
+    """A moment of the cycle, told by the n-th event of a kind since start (or reset)."""
+
+    name: str
+    event: str
+    number: int = 1
+    command: str = "start"
+
+
+class Fault(NamedTuple):
+    """What is done to the far end or the processes, and how a person undoes it."""
+
+    name: str
+    do: str
+    undo: tuple[str, ...] = ()
+    only: str | None = None
+    """A controller series that alone knows this fault."""
+    goes_on: bool = False
+    """The arm may go on, only slower."""
+
+
+class Entry(NamedTuple):
+    """What one fault at one step led to; times in seconds after the fault."""
+
+    series: str
+    step: str
+    fault: str
+    held: bool
+    at_rest_s: float | None
+    moved_again: bool
+    accept_raised: bool
+    state: str
+    state_s: float | None
+    message: str
+
+
+STEPS = {
+    step.name: step
+    for step in (
+        Step("retreat", "move", 1, "reset"),
+        Step("waiting", "none"),
+        Step("approach", "move", 1),
+        Step("descent", "move", 2),
+        Step("standing", "rest", 2),
+        Step("offset", "move", 3),
+        Step("travel", "move", 5),
+        Step("judging", "picture saved", SHOTS),
+        Step("return", "move", 8),
+        Step("removal", "busy falls", 1),
+    )
+}
+FAULTS = {
+    fault.name: fault
+    for fault in (
+        Fault("protective stop", "protective_stop"),
+        Fault("safeguard stop", "safeguard_stop"),
+        Fault("emergency stop", "emergency_stop"),
+        Fault("connection cut", "cut"),
+        Fault("cut, then refused", "refuse+cut", ("accept",)),
+        Fault("half-open connection", "half_open", ("whole",)),
+        Fault("frozen data", "freeze", ("unfreeze",)),
+        Fault("wrong pose reached", "offset 0 0.004 0", ("offset 0 0 0",)),
+        Fault("slider 0 %", "slider 0", ("slider 1",)),
+        Fault("slider 10 %", "slider 0.1", ("slider 1",), goes_on=True),
+        Fault("program stopped", "stop_program"),
+        Fault("remote control off", "local", ("remote",), only="e"),
+        Fault("robot controller killed", "kill far end"),
+        Fault("robot controller frozen", "stop far end"),
+        Fault("robot child killed", "kill child"),
+        Fault("robot child frozen", "stop child"),
+        Fault("station killed", "kill station"),
+        Fault("station frozen", "stop station"),
+        Fault("both killed", "kill both"),
+        Fault("both frozen", "stop both"),
+    )
+}
+
+
+def fault_table(
+    folder: Path, series: str, steps: list[str], faults: list[str], address: str, model: str
+) -> Iterator[Entry]:
+    """Yield an entry per step and fault; the workspace in `folder` has the model."""
+    for given, there in ((steps, STEPS), (faults, FAULTS)):
+        if wrong := [name for name in given if name not in there]:
+            raise ConfigError(f"no {wrong[0]!r}; there are: {', '.join(there)}")
+    known = [name for name in faults if FAULTS[name].only in (None, series)]
+    with Bench(folder, series, address, model) as bench:
+        for step in steps:
+            for fault in known:
+                yield bench.entry(STEPS[step], FAULTS[fault])
+
+
+class Bench:
+    """A simulated controller and a station that stays; both are started anew once killed."""
+
+    def __init__(self, folder: Path, series: str, address: str, model: str) -> None:
+        self._folder = folder
+        self._series = series
+        self._address = address
+        self._journal = folder / f"journal-{series}.jsonl"
+        self._events: list[Event] = []
+        self._read_bytes = 0
+        self._far_end: subprocess.Popen[str] | None = None
+        self._station: subprocess.Popen[bytes] | None = None
+        self._environment: dict[str, str] = {}
+        template.init(folder)
+        (folder / "recipes" / f"{RECIPE_NAME}.yaml").write_text(RECIPE.replace("MODEL", model))
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self._station, self._far_end):
+            if process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGCONT)
+                process.kill()
+                process.wait()
+
+    def entry(self, step: Step, fault: Fault) -> Entry:
+        """Bring the station to the step, do the fault, watch, and undo it as a person would."""
+        self._until(lambda: self._is_ready(step), f"station ready for {step.name}")
+        self._reach(step)
+        child = self._child()
+        happened = time.monotonic()
+        self._do(fault.do, child)
+        if step.name == "waiting":
+            time.sleep(0.3)
+            self._send("input 0 1", missing_ok=True)  # the sheet comes; does anything go on?
+        state, state_s, message = self._notice(fault, happened)
+        time.sleep(WATCH_S)
+        self._undo(fault, child)
+        if state_s is None and not fault.goes_on:
+            state, state_s, message = self._notice(fault, happened)
+        time.sleep(0.3)  # a controller that thaws must not go on either
+        return self._judge(step, fault, happened, (state, state_s, message))
+
+    def _judge(
+        self, step: Step, fault: Fault, happened: float, told: tuple[str, float | None, str]
+    ) -> Entry:
+        state, state_s, message = told
+        events = [e for e in self._read() if e["t"] > happened]
+        moving = [e for e in self._read() if e["event"] == "moving"]
+        before = [e for e in moving if e["t"] <= happened]
+        ends = [e["t"] - happened for e in moving if e["t"] > happened and not e["value"]]
+        was_moving = bool(before) and before[-1]["value"]
+        starts = [e for e in events if e["event"] == "moving" and e["value"]]
+        commands = [e for e in events if _is_move(e) and e["t"] > happened + SENT_S]
+        moved_again = bool(commands) or any(e["t"] > happened + SENT_S for e in starts)
+        accepted = any(
+            e["event"] == "output" and e["line"] == ACCEPT and e["value"] for e in events
+        )
+        at_rest_s = round(ends[-1], 3) if ends else (None if was_moving else 0.0)
+        if fault.goes_on:
+            held = state == "execute"
+        else:
+            # The arm of a simulated controller that was killed has died with it.
+            rests = at_rest_s is not None or fault.do == "kill far end"
+            held = state == "aborted" and rests and not moved_again and not accepted
+        return Entry(
+            self._series, step.name, fault.name, held, at_rest_s, moved_again, accepted,
+            state, state_s, message,
+        )  # fmt: skip
+
+    def _is_ready(self, step: Step) -> bool:
+        """Make it ready; a busy computer may need another try."""
+        with contextlib.suppress(StationError):
+            self._make_ready(step)
+            return self._state() == ("stopped" if step.command == "reset" else "idle")
+        return False
+
+    def _make_ready(self, step: Step) -> None:
+        """Bring everything to Idle (for the retreat: Stopped), the arm beside its first place."""
+        self._start_far_end()
+        self._start_station()
+        status = self._ask("status")
+        if status["state"] not in ("aborted", "aborting"):
+            self._ask("abort")
+        self._until(lambda: self._state() == "aborted", "aborted")
+        self._send("reset")
+        self._until(lambda: not self._sim("moving"), "an arm at rest")
+        self._send(f"jog {LOW if step.command == 'reset' else ASIDE}")
+        self._command("clear", "stopped")
+        if step.command == "start":
+            self._command("reset", "idle")
+            self._until(lambda: self._sim("table") == "PRESENT", "a sheet on the table")
+            if step.name == "waiting":
+                self._send("input 0 0")
+
+    def _reach(self, step: Step) -> None:
+        since = time.monotonic()
+        self._ask(step.command)
+        if step.name == "waiting":
+            self._until(lambda: self._state() == "execute", "execute")
+            time.sleep(0.3)
+            return
+        self._until(lambda: self._seen(step.event, since) >= step.number, step.name)
+
+    def _seen(self, event: str, since: float) -> int:
+        """Count what has happened since."""
+        if event == "picture saved":
+            partial = self._folder / "data" / RECIPE_NAME / ".partial"
+            return len(list(partial.glob("inspection/*/[!.]*.png")))
+        events = [e for e in self._read() if e["t"] > since]
+        if event == "move":
+            return sum(map(_is_move, events))
+        if event == "rest":
+            return sum(e["event"] == "rest" for e in events)
+        falls = [e for e in events if e["event"] == "output" and e["line"] == BUSY]
+        return sum(not e["value"] for e in falls)
+
+    def _notice(self, fault: Fault, happened: float) -> tuple[str, float | None, str]:
+        """Wait until the station is Aborted; return its state, when it left, and why."""
+        left: float | None = None
+        end = time.monotonic() + (3.0 if fault.goes_on else NOTICE_S)
+        while time.monotonic() < end:
+            if self._station is not None and self._station.poll() is not None:
+                return self._after_a_start()
+            if fault.do in ("stop station", "stop both") and left is None:
+                if time.monotonic() > happened + 2.0:
+                    return "frozen", None, "the station itself is frozen"
+                time.sleep(0.05)
+                with contextlib.suppress(StationError):
+                    if _running(self._station):
+                        left = 0.0
+                continue
+            status = self._ask("status")
+            if left is None and status["state"] in ("aborting", "aborted"):
+                left = round(time.monotonic() - happened, 3)
+            if status["state"] == "aborted":
+                return "aborted", left, status["reason"]
+            time.sleep(0.02)
+        status = self._ask("status")
+        return status["state"], None, status["reason"]
+
+    def _after_a_start(self) -> tuple[str, float | None, str]:
+        """A station that was killed is started again, as by systemd, and stays Aborted."""
+        self._station = None
+        self._start_station()
+        status = self._ask("status")
+        return status["state"], 0.0, f"killed; {status['reason']}"
+
+    def _do(self, what: str, child: int) -> None:
+        verb, _, whom = what.partition(" ")
+        number = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}.get(verb)
+        if number is None:
+            for command in what.split("+"):
+                self._send(command)
+            return
+        for pid in self._pids(whom, child):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _undo(self, fault: Fault, child: int) -> None:
+        verb, _, whom = fault.do.partition(" ")
+        if verb == "stop":
+            for pid in self._pids(whom, child):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        for command in fault.undo:
+            self._send(command)
+
+    def _pids(self, whom: str, child: int) -> list[int]:
+        station = [] if self._station is None else [self._station.pid]
+        far_end = [] if self._far_end is None else [self._far_end.pid]
+        return {
+            "far end": far_end,
+            "child": [child],
+            "station": station,
+            "both": [child, *station],
+        }[whom]
+
+    def _child(self) -> int:
+        """Return the robot child's process id: the child that holds a connection to port 30004."""
+        assert self._station is not None  # noqa: S101 - for the type checker
+        listed = Path(f"/proc/{self._station.pid}/task/{self._station.pid}/children")
+        for pid in map(int, listed.read_text().split()):
+            with contextlib.suppress(OSError):
+                if "rtde" in Path(f"/proc/{pid}/maps").read_text():
+                    return pid
+        raise StationError("the station has no robot child")
+
+    # The far end.
+
+    def _start_far_end(self) -> None:
+        if self._far_end is not None and self._far_end.poll() is None:
+            return
+        self._stop_station()  # its camera is fed by the far end that is gone
+        command = [
+            sys.executable, "-m", "station.sim", "--workspace", str(self._folder),
+            "--address", self._address, "--series", self._series, "--size", "320", "268",
+            "--defect-rate", "0", "--journal", str(self._journal),
+        ]  # fmt: skip
+        self._far_end = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
+        for line in self._far_end.stdout or ():
+            if line.strip() == "ready":
+                return
+            name, _, value = line.removeprefix("export ").strip().partition("=")
+            self._environment[name] = shlex.split(value)[0]
+        raise ConfigError("the simulator did not start; see its message above")
+
+    def _send(self, command: str, *, missing_ok: bool = False) -> Event:
+        from station.sim.faults import send
+
+        try:
+            answer: Event = json.loads(send(self._address, command))
+        except ConfigError:
+            if not missing_ok and self._far_end is not None and self._far_end.poll() is None:
+                raise
+            return {}
+        return answer
+
+    def _sim(self, key: str) -> Any:
+        return self._send("state")[key]
+
+    def _read(self) -> list[Event]:
+        """Return all events so far; only what is new is read."""
+        if self._journal.exists():
+            with self._journal.open("rb") as journal:
+                journal.seek(self._read_bytes)
+                text = journal.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self._read_bytes += len(whole)
+            self._events += [json.loads(line) for line in whole.splitlines()]
+        return self._events
+
+    # The station.
+
+    def _start_station(self) -> None:
+        if self._station is not None and self._station.poll() is None:
+            return
+        command = [
+            sys.executable, "-m", "station", "inspect", "--workspace", str(self._folder),
+            "--recipe", RECIPE_NAME,
+        ]  # fmt: skip
+        with (self._folder / "station.log").open("ab") as log:
+            self._station = subprocess.Popen(  # noqa: S603 - our own command
+                command,
+                env={**os.environ, **self._environment},
+                stdout=log,
+                stderr=log,
+            )
+        self._until(lambda: self._state() != "", "a station that answers")
+
+    def _stop_station(self) -> None:
+        if self._station is not None:
+            self._station.kill()
+            self._station.wait()
+            self._station = None
+
+    def _command(self, command: str, reached: str) -> None:
+        self._ask(command)
+        self._until(lambda: self._state() in (reached, "aborted"), reached)
+        status = self._ask("status")
+        if status["state"] != reached:
+            raise StationError(f"{command} did not lead to {reached}: {status['reason']}")
+
+    def _ask(self, command: str) -> Event:
+        answer = control.ask(self._folder, command=command, user="bench")
+        if not answer["accepted"]:
+            raise StationError(answer["why"])
+        return answer
+
+    def _state(self) -> str:
+        with contextlib.suppress(ConfigError):
+            return str(self._ask("status")["state"])
+        return ""
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + REACH_S
+        while not condition():
+            if time.monotonic() > end:
+                raise StationError(
+                    f"no {what} within {REACH_S:g} s; see {self._folder}/station.log"
+                )
+            time.sleep(POLL_S)
+
+
+def _is_move(event: Event) -> bool:
+    return bool(event["event"] == "command" and event["name"].startswith("move"))
+
+
+def _running(process: subprocess.Popen[bytes] | None) -> bool:
+    """Tell whether a process is not stopped by a signal."""
+    if process is None:
+        return False
+    state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state not in ("T", "t")

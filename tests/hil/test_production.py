@@ -1,0 +1,314 @@
+"""A station that stays: commanded by its socket, through faults, without starting anew."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_station
+from conftest import ROOT, Simulator
+from filelock import FileLock
+from test_station import ACCEPT, BUSY, SMALL, Ended, Inspection, Station, pictures, wait_until
+
+from station import control
+from station.errors import ConfigError
+
+station, models = test_station.station, test_station.models
+RETREAT_M_S = 0.03
+LOW = "0.02 -0.44 0.27"
+SIGN_OF_LIFE_S = 0.4
+
+
+@pytest.fixture(scope="module")
+def sim(simulator: Callable[..., Simulator]) -> Simulator:
+    return simulator(*SMALL, "--defect-rate", "0")
+
+
+class Running:
+    """A `station inspect` that stays."""
+
+    def __init__(self, station: Station, **environment: str) -> None:
+        self.station = station
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "station", "inspect", "--recipe", "two"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=station.folder,
+            env={
+                **os.environ,
+                **station.sim.env,
+                "STATION_CELL": str(station.cell),
+                "PYTHONPATH": str(ROOT),
+                **environment,
+            },
+        )
+        wait_until(lambda: self.state() == "aborted")
+
+    def ask(self, command: str, **more: object) -> dict[str, Any]:
+        return control.ask(self.station.folder, command=command, user="anna", **more)
+
+    def state(self) -> str:
+        with contextlib.suppress(ConfigError):
+            return str(self.ask("status")["state"])
+        return ""
+
+    def reason(self) -> str:
+        return str(self.ask("status")["reason"])
+
+    def go(self, *commands: str) -> None:
+        """Send commands, each once the one before has led to its wait state."""
+        leads_to = {"clear": "stopped", "reset": "idle", "start": "execute"}
+        for command in commands:
+            answer = self.ask(command)
+            assert answer["accepted"], answer["why"]
+            self.reach(leads_to[command])
+
+    def reach(self, state: str, deadline_s: float = 30.0) -> None:
+        end = time.monotonic() + deadline_s
+        while (now := self.ask("status"))["state"] != state:
+            assert time.monotonic() < end, f"not {state}: {now}"
+            time.sleep(0.02)
+
+    def end(self, number: int = signal.SIGINT) -> Ended:
+        self.process.send_signal(number)
+        return Ended.of(self.process)
+
+
+@pytest.fixture
+def running(
+    station: Station,
+    models: Path,
+) -> Iterator[Running]:
+    Inspection(station, models).judge_by("toy/1", 1000)
+    one = Running(station)
+    yield one
+    if one.process.poll() is None:
+        one.process.kill()
+        one.process.communicate()
+
+
+def accepted(station: Station) -> int:
+    return len([e for e in station.journal("output") if e["line"] == ACCEPT and e["value"]])
+
+
+def test_a_shift_from_start_to_stop(running: Running) -> None:
+    station = running.station
+    assert station.journal("program", "command") == [], "nothing is touched before it is told to"
+    assert running.ask("status")["devices"] == "closed"
+    mode = (station.folder / "run" / "control.sock").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
+    refused = station.run("start")
+    assert refused.code == 6
+    assert "start is not possible in state aborted; possible: clear" in refused.complaint()
+    second = station.run("inspect --recipe two --sheets 1")
+    assert second.code == 3
+    assert "another station command is using this cell" in second.complaint()
+
+    for command in ("clear", "reset", "start"):
+        told = station.run(f"{command} --user anna --json")
+        assert told.code == 0, told.err
+        running.reach({"clear": "stopped", "reset": "idle", "start": "execute"}[command])
+    wait_until(lambda: pictures(station))
+    assert running.ask("hold")["accepted"]
+    running.reach("held")
+    assert accepted(station) == 1, "the sheet under way was finished"
+    assert not station.sim.send("state")["moving"]
+    count = len(station.moves())
+    time.sleep(0.5)
+    assert len(station.moves()) == count
+
+    assert running.ask("unhold")["accepted"]
+    wait_until(lambda: accepted(station) >= 2)
+    assert running.ask("stop")["accepted"]
+    running.reach("stopped")
+    status = json.loads(station.run("status --json").lines[0])
+    assert status["sheets"]["accept"] == accepted(station)
+    assert status["sheets"]["none"] == status["sheets"]["reject"] == 0
+    ended = running.end()
+    assert ended.code == 130, ended.err
+    sheets = [line.split()[0] for line in ended.lines]  # a hold splits no run
+    assert sheets == [f"sim-0001-{n:06d}" for n in range(1, len(sheets) + 1)], (
+        "a hold splits no run"
+    )
+    assert not (station.folder / "run" / "control.sock").exists()
+
+
+def test_after_a_fault_a_person_leads_it_back_by_a_slow_retreat(running: Running) -> None:
+    station = running.station
+    running.go("clear", "reset", "start")
+    wait_until(lambda: pictures(station))
+    station.sim.send("protective_stop")
+    running.reach("aborted")
+    assert "protective stop at x " in running.reason()
+    assert running.ask("status")["sheets"]["none"] == 1
+    count = len(station.moves())
+
+    assert running.ask("clear")["accepted"]
+    running.reach("aborted")
+    assert "is in protective stop" in running.reason(), "not cleared at the pendant yet"
+    station.sim.send("reset")
+    station.sim.wait_for(lambda: not station.sim.send("state")["moving"])
+    station.sim.send(f"jog {LOW}")  # the person has also moved the arm
+    assert len(station.moves()) == count
+    running.go("clear", "reset")
+    (retreat,) = station.moves()[count:]
+    target, speed = retreat["args"][:6], retreat["args"][6]
+    assert target[:3] == pytest.approx([0.02, -0.44, 0.29], abs=1e-3), "up from where it stands"
+    assert speed == RETREAT_M_S
+    lines = [e for e in station.journal("output", "command") if e["t"] >= retreat["t"] - 5]
+    busy = [e["value"] for e in lines if e.get("line") == BUSY and e["t"] <= retreat["t"]]
+    assert busy == [] or busy[-1], "the arm moves only while busy is high"
+
+    running.go("start")
+    wait_until(lambda: accepted(station) == 1)
+    assert running.process.poll() is None
+
+
+def test_an_abort_stops_the_arm_and_the_sheet_has_no_verdict(running: Running) -> None:
+    station = running.station
+    running.go("clear", "reset", "start")
+    wait_until(lambda: pictures(station))
+    station.sim.send("slider 0.2")
+    wait_until(lambda: station.sim.send("state")["moving"])
+    asked = time.monotonic()
+    assert running.ask("abort", reason="a hand in the cell")["accepted"]
+    station.sim.wait_for(lambda: not station.sim.send("state")["moving"], 1.0)
+    assert time.monotonic() - asked < 1.0
+    running.reach("aborted")
+    ((_, manifest),) = list(_records(station))
+    assert (manifest.verdict, manifest.reasons) == (
+        "none",
+        ("abort by anna: a hand in the cell",),
+    )
+    assert accepted(station) == 0
+    assert running.process.poll() is None
+
+
+def test_a_lent_cell_can_be_opened_by_others_until_it_is_taken_back(running: Running) -> None:
+    station = running.station
+    assert station.run("where").code == 3, "the cell is not lent"
+    told = station.run("mode manual --user anna")
+    assert told.code == 0, told.err
+    assert station.run("where").code == 0
+    refused = station.run("clear --user anna")
+    assert refused.code == 6
+    assert "the cell is lent" in refused.complaint()
+    second = station.run("inspect --recipe two --sheets 1")
+    assert second.code == 2
+    assert "already running" in second.complaint()
+    with FileLock(station.folder / "run" / "station.lock"):
+        answer = running.ask("mode", mode="produce")
+        assert not answer["accepted"]
+        assert "another station command is using this cell" in answer["why"]
+    assert running.ask("mode", mode="produce")["accepted"]
+    assert station.run("where").code == 3
+    running.go("clear", "reset")
+
+
+def test_no_sheet_suspends_and_the_next_one_resumes(station: Station, models: Path) -> None:
+    station.edit_cell("sheet_timeout_s: 60", "sheet_timeout_s: 0.6")
+    Inspection(station, models).judge_by("toy/1", 1000)
+    running = Running(station)
+    station.sim.wait_for(lambda: station.sim.send("state")["table"] == "PRESENT")
+    station.sim.send("input 0 0")
+    running.go("clear", "reset", "start")
+    running.reach("suspended")
+    assert "no sheet appeared within 0.6 s" in running.reason()
+    station.sim.send("input 0 1")
+    wait_until(lambda: accepted(station) >= 1)
+    # SIGTERM in the middle of whatever it does
+    started = time.monotonic()
+    ended = running.end(signal.SIGTERM)
+    assert ended.code == 143, ended.err
+    assert time.monotonic() - started < 5
+    assert not station.sim.send("state")["moving"]
+
+
+def test_an_arm_out_of_its_bounds_is_not_retreated(running: Running) -> None:
+    station = running.station
+    station.sim.send("jog 0.45 -0.40 0.27")
+    running.go("clear")
+    assert running.ask("reset")["accepted"]
+    running.reach("aborted")
+    assert "would leave the workspace" in running.reason()
+    assert station.moves() == []
+
+
+def test_a_camera_that_is_gone_and_back_needs_no_new_process(running: Running) -> None:
+    station = running.station
+    station.edit_cell('serial: "0815-0000"', 'serial: "0815-0009"')
+    assert running.ask("clear")["accepted"]
+    running.reach("stopped")  # the file is read once, at the start
+    running.ask("abort")
+    running.reach("aborted")
+    robot = _children(running.process.pid)
+    running.go("clear", "reset")
+    assert _children(running.process.pid) - robot, "the robot's child is a new one"
+
+
+def test_a_killed_station_leaves_a_socket_that_the_next_one_replaces(running: Running) -> None:
+    station = running.station
+    running.process.kill()
+    running.process.communicate()
+    assert (station.folder / "run" / "control.sock").is_socket()
+    gone = station.run("status")
+    assert gone.code == 2
+    assert "no `station inspect` is running" in gone.complaint()
+    assert station.run("inspect --recipe two --sheets 1").code == 0
+
+
+def test_a_client_that_sends_too_much_or_nothing_disturbs_nobody(running: Running) -> None:
+    path = running.station.folder / "run" / "control.sock"
+    with control._connected(path, 5.0) as loud, control._connected(path, 5.0) as silent:
+        loud.sendall(b"x" * 10_000)
+        answer = json.loads(loud.makefile("rb").readline())
+        assert not answer["accepted"]
+        assert "4096" in answer["why"]
+        assert running.state() == "aborted"
+        silent.sendall(b"no line yet")
+        assert running.state() == "aborted"
+
+
+def test_systemd_hears_that_the_station_is_ready_and_alive(
+    station: Station,
+    models: Path,
+) -> None:
+    Inspection(station, models).judge_by("toy/1", 1000)
+    name = f"\0station-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name)
+        systemd.settimeout(20)
+        running = Running(
+            station,
+            NOTIFY_SOCKET="@" + name[1:],
+            WATCHDOG_USEC=str(int(SIGN_OF_LIFE_S * 1e6)),
+        )
+        assert systemd.recv(100) == b"READY=1"
+        assert systemd.recv(100) == b"WATCHDOG=1"
+        ended = running.end(signal.SIGTERM)
+        assert ended.code == 143
+        said = b""
+        while said != b"STOPPING=1":
+            said = systemd.recv(100)
+
+
+def _records(station: Station) -> Iterator[tuple[Path, Any]]:
+    from station.dataset import Dataset
+
+    yield from Dataset(station.folder, "two").inspections()
+
+
+def _children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
