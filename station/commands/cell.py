@@ -23,8 +23,8 @@ from station.errors import INTERRUPTED, ConfigError
 from station.image_quality import quality
 from station.model import open_model
 from station.recipe import LoadedRecipe
-from station.records import Manifest
 from station.session import CaptureSession
+from station.storage import Room
 from station.workspace import software
 
 
@@ -69,6 +69,7 @@ def capture(args: argparse.Namespace) -> int:
     recipe = recipe_of(args, workspace)
     cell = cell_of(args, workspace)
     dataset = Dataset(workspace, recipe.name)
+    Room(dataset.root, cell.config.disk).check_start()
     split: Literal["train", "test"] = args.split or ("train" if args.label == "good" else "test")
     session = CaptureSession.resume(dataset, args.label, split, args.sheets, restart=args.restart)
     if session.done:
@@ -101,9 +102,14 @@ def inspect(args: argparse.Namespace) -> int:
     recipe = recipe_of(args, workspace)
     cell = cell_of(args, workspace)
     model_name, threshold = judged_by(recipe)
-    done: list[Manifest] = []
+    Room(workspace / "data", cell.config.disk).check_start()
+    from station.ledger import open_ledger
+    from station.recovery import recover
+
+    done: list[cycle.Inspected] = []
     with (
         stopping("the sheet") as stop,
+        open_ledger(workspace, cell.config.ledger) as ledger,
         open_model(workspace, model_name, threshold=threshold) as model,
         open_cell(cell.config, workspace, _ask(cell)) as opened,
     ):
@@ -118,13 +124,14 @@ def inspect(args: argparse.Namespace) -> int:
             model.card.precision,
         )
         job = _job(workspace, recipe, cell, stop, dry_run=args.dry_run)
-        dataset = Dataset(workspace, recipe.name)
+        dataset = Dataset(workspace, recipe.name, ledger)
+        recover(dataset, ledger, cell.config.station)
         for inspected in cycle.inspect(opened, job, judging, dataset, args.sheets):
-            done.append(inspected.manifest)
+            done.append(inspected)
             show.inspected(inspected, workspace, as_json=args.json)
     if not args.json and done:
         counts = {
-            verdict: sum(m.verdict == verdict for m in done)
+            verdict: sum(sheet.outcome == verdict for sheet in done)
             for verdict in ("accept", "reject", "none")
         }
         show.say(
