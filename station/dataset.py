@@ -84,7 +84,8 @@ class Dataset:
         """
         target = self.inspection_place(manifest)
         day = target.parent
-        text = _dump(manifest.model_copy(update={"previous": self._last_record()}))
+        manifest = manifest.model_copy(update={"previous": self._last_record()})
+        text = _dump(manifest)
         write_durably(folder / MANIFEST, text)
         try:
             day.mkdir(parents=True, exist_ok=True)

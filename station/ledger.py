@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from station.errors import ConfigError, DatasetError
 from station.history import After
-from station.ledger_schema import POSE, alarms, audit, sheets, shots
+from station.ledger_schema import POSE, alarms, audit, metadata, sheets, shots
 from station.records import Manifest
 
 FILE = "ledger.db"
@@ -220,7 +220,8 @@ def is_damaged(workspace: Path) -> bool:
         return False  # busy, or not to be opened: whoever opens it next says why
     except sqlite3.DatabaseError:
         return True
-    return told != [("ok",)] or ("alembic_version" in tables and sheets.name not in tables)
+    made = "alembic_version" in tables
+    return told != [("ok",)] or (made and not tables >= set(metadata.tables))
 
 
 def set_aside(workspace: Path) -> Path:
