@@ -456,7 +456,10 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     bench = _add(commands, common, "bench", "measure", "station bench cycle --json")
-    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics", "simplenet", "train"))
+    bench.add_argument(
+        "what",
+        choices=("cycle", "durability", "scene", "model", "metrics", "simplenet", "train"),
+    )
     _recipe(bench)
     bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")
     bench.add_argument(

@@ -60,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "page": FILES | {"dataset"},
     "report": FILES | {"dataset", "intervals", "heatmap", "page"},
     "bench": FILES | {"dataset", "model", "collect", "cell", "cycle", "devices"},
+    "bench_durability": FILES | {"dataset", "collect", "devices", "ledger"},
     "arguments": set(),
     "run_report": FILES | {"dataset", "label", "model", "intervals", "report"},
     "heatmap": FILES,
