@@ -50,7 +50,9 @@ class DurabilityBench(NamedTuple):
 def bench_durability(workspace: Path, sheets: int, size: tuple[int, int]) -> DurabilityBench:
     """Record `sheets` sheets each way, on the file system of the workspace's data."""
     (workspace / "data").mkdir(exist_ok=True)
-    durable, careless, fsyncs = [], [], []
+    durable: list[float] = []
+    careless: list[float] = []
+    fsyncs: list[float] = []
     with (
         tempfile.TemporaryDirectory(dir=workspace / "data", prefix=".bench-") as folder,
         closing(Collector(None)) as collector,

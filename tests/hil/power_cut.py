@@ -44,7 +44,7 @@ IMAGE_MB = 64
 RECIPE = "cut"
 PLACE = Pose(0.0, -0.45, 0.26, 3.14159265, 0.0, 0.0)
 FEWEST, MOST = 3, 30  # sheets acknowledged before the power goes
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 def why_not() -> str | None:
