@@ -28,6 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     _cell(commands, common)
     _control(commands, common)
     _data(commands, common)
+    _records(commands, common)
     _sim(commands, common)
     _bench(commands, common)
     return parser.parse_args(argv)
@@ -411,6 +412,62 @@ def _threshold(commands: Commands, common: argparse.ArgumentParser) -> None:
     _json(threshold)
 
 
+def _records(commands: Commands, common: argparse.ArgumentParser) -> None:
+    verify = _add(
+        commands, common, "verify", "prove every record: files, hashes, chain, ledger",
+        "station verify",
+    )  # fmt: skip
+    verify.add_argument("--recipe", metavar="R", help="default: every recipe with data")
+    verify.add_argument(
+        "--rebuild", action="store_true", help="make the ledger's index anew from the records first"
+    )
+    _cell_file(verify)
+    _json(verify)
+
+    why = _add(
+        commands, common, "why", "say from disk why a sheet was accepted or rejected",
+        "station why s1-0042-000007",
+    )  # fmt: skip
+    why.add_argument("sheet", metavar="SHEET")
+    _json(why)
+
+    records = _add(
+        commands, common, "records", "list inspected sheets, or export them as CSV or Parquet",
+        "station records --recipe glassfiber --csv sheets.csv",
+    )  # fmt: skip
+    records.add_argument("--recipe", metavar="R", help="default: every recipe")
+    records.add_argument("--run", metavar="RUN", help="default: every run")
+    records.add_argument("--shots", action="store_true", help="one row per shot, not per sheet")
+    form = records.add_mutually_exclusive_group()
+    form.add_argument("--csv", type=Path, metavar="F")
+    form.add_argument("--parquet", type=Path, metavar="F")
+    records.add_argument(
+        "--mark", action="store_true", help="note in the sheets that they are exported"
+    )
+    _cell_file(records)
+    _json(records)
+
+    keep = _add(
+        commands, common, "keep", "keep a sheet whole, whatever `station retention` would do",
+        "station keep s1-0042-000007 --why 'customer asked'",
+    )  # fmt: skip
+    keep.add_argument("sheet", metavar="SHEET")
+    keep.add_argument("--why", required=True, metavar="TEXT")
+    keep.add_argument("--who", metavar="NAME", help="default: the user at the keyboard")
+    keep.add_argument("--release", action="store_true", help="no longer keep it")
+    _cell_file(keep)
+
+    retention = _add(
+        commands, common, "retention", "thin old accepted sheets by the recipe's policy",
+        "station retention --recipe glassfiber --apply",
+    )  # fmt: skip
+    _recipe(retention)
+    retention.add_argument("--apply", action="store_true", help="without it nothing is deleted")
+    retention.add_argument("--sheets", type=_count, metavar="N", help="the oldest N at most")
+    _cell_file(retention)
+    _json(retention)
+
+
 def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
     sim = _add(
         commands, common, "sim", "simulate robot, camera and sheets, and run COMMAND against them",
@@ -465,7 +522,17 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     bench = _add(commands, common, "bench", "measure", "station bench cycle --json")
     bench.add_argument(
-        "what", choices=("cycle", "scene", "model", "metrics", "simplenet", "train", "faults")
+        "what",
+        choices=(
+            "cycle",
+            "durability",
+            "faults",
+            "metrics",
+            "model",
+            "scene",
+            "simplenet",
+            "train",
+        ),
     )
     _recipe(bench)
     bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")

@@ -91,6 +91,20 @@ class Lines(Strict):
         return self
 
 
+class DiskLimits(Strict):
+    """How much room the records' file system must have, in 10^9 bytes."""
+
+    start_free_gb: float = Field(default=2, ge=0, description="less refuses a start")
+    warn_free_gb: float = Field(default=5, ge=0, description="less warns")
+    suspend_free_gb: float = Field(default=1, ge=0, description="less lets no next sheet begin")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.suspend_free_gb <= self.start_free_gb <= self.warn_free_gb:
+            raise ValueError("suspend_free_gb, start_free_gb, warn_free_gb must not fall")
+        return self
+
+
 class CellConfig(Strict):
     """The hardware of one station and the limits it works in."""
 
@@ -106,6 +120,12 @@ class CellConfig(Strict):
     lines: Lines
     gate: Literal["input", "manual"] = "input"
     sheet_timeout_s: float = Field(default=600, gt=0)
+    disk: DiskLimits = DiskLimits()
+    ledger: str | None = Field(
+        default=None,
+        pattern=r"^postgresql\+psycopg://[^:@/]*(@|/|$)",  # a password has no place in this file
+        description="URL of a PostgreSQL database without a password; default: data/ledger.db",
+    )
     scene_version: int | None = Field(
         default=None, description="only in the simulated cell's file; records carry it"
     )

@@ -16,9 +16,10 @@ from structlog.contextvars import bound_contextvars
 from station.cell import Cell
 from station.collect import NOTHING, Collected, Collector, Predictor
 from station.config import LoadedCell
-from station.dataset import MANIFEST, Dataset, describe, now
+from station.dataset import Dataset, now
 from station.devices import RobotStatus
 from station.errors import Aborted, DatasetError, IncompleteFrame, ModelError, StationError
+from station.history import Outcome
 from station.recipe import LoadedRecipe, Recipe, SetupScore, Shot, travel
 from station.records import (
     Frame,
@@ -80,6 +81,13 @@ class Inspected(NamedTuple):
     folder: Path
     frame_to_line_ms: float | None
     error: BaseException | None = None
+    told: Outcome = "none"
+
+    @property
+    def outcome(self) -> Verdict:
+        """What the sheet ends in for everyone outside: none where no line surely told more."""
+        judged = Verdict(self.manifest.verdict or Verdict.NONE)
+        return judged if self.manifest.dry_run or self.told == judged else Verdict.NONE
 
 
 class Spent:
@@ -173,14 +181,21 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
     manifest = _manifest("inspection", sheet, run.job, spent, collected, reasons).model_copy(
         update={"verdict": verdict, "score": score, **_judged_by(judging)}
     )
-    target = run.dataset.record_inspection(folder, manifest)
+    told: Outcome = "none"
     try:
+        target = run.dataset.record_inspection(folder, manifest)
         if not run.job.dry_run:
+            told = "unknown"  # whatever fails from here on, a line may be high
             run.cell.gate.sort(verdict)
+            told = verdict.value
     except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
-        log.error("sheet.unsignalled", verdict=verdict, reason=_reason(error))
-        return Inspected(manifest, target, None, error)
+        log.error("sheet.unsignalled", verdict=verdict, told=told, reason=_reason(error))
+        target = _where(run, folder, manifest)
+        _note_told(run, target, told, _reason(error))
+        return Inspected(manifest, target, None, error, told)
     frame_to_line_ms = _ms(time.perf_counter() - spent.last_frame)
+    if not run.job.dry_run:
+        _note_told(run, target, told)
     log.info(
         "sheet.inspected",
         verdict=verdict,
@@ -189,7 +204,7 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
         frame_to_line_ms=frame_to_line_ms,
         duration_ms=round(1e3 * (time.perf_counter() - spent.started)),
     )
-    return Inspected(manifest, target, frame_to_line_ms)
+    return Inspected(manifest, target, frame_to_line_ms, None, told)
 
 
 def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> tuple[RobotStatus, Frame]:
@@ -305,9 +320,25 @@ def _record_unjudged(
     manifest = _manifest("inspection", sheet, run.job, spent, collected, (reason,)).model_copy(
         update={"verdict": Verdict.NONE, **_judged_by(judging)}
     )
-    target = run.dataset.record_inspection(folder, manifest)
     log.error("sheet.unjudged", reason=reason, last_pose=_last_pose(manifest))
-    return Inspected(manifest, target, None, error)
+    try:
+        run.dataset.record_inspection(folder, manifest)
+    except StationError as second:  # what ended the sheet is what has to be told
+        log.error("sheet.unrecorded", reason=_reason(second))
+    return Inspected(manifest, _where(run, folder, manifest), None, error)
+
+
+def _where(run: Run, folder: Path, manifest: Manifest) -> Path:
+    place = run.dataset.inspection_place(manifest)
+    return place if place.exists() else folder
+
+
+def _note_told(run: Run, place: Path, told: Outcome, why: str | None = None) -> None:
+    """Keep what the lines told; without it the next start calls it unknown."""
+    try:
+        run.dataset.note(place, "signalled", outcome=told, why=why)
+    except StationError as error:
+        log.error("sheet.told_unrecorded", told=told, reason=_reason(error))
 
 
 def _travel(run: Run, previous: Shot, shot: Shot) -> None:
@@ -382,12 +413,18 @@ def _stop_if_it_cannot_go_on(inspected: Inspected) -> None:
 def _adopt_leftovers(dataset: Dataset, job: Job, judging: Judging) -> None:
     """Record sheets that a killed process left behind, so that none is without an outcome."""
     for folder in dataset.leftovers("inspection"):
-        found = [path for path in sorted(folder.glob("[!.]*")) if path.name != MANIFEST]
-        files = {path.name: describe(path) for path in found}
+        files = dataset.adopt(folder)
         reason = "the process ended before this sheet was finished"
         manifest = _manifest(
             "inspection", folder.name, job, Spent(), NOTHING, (reason,)
-        ).model_copy(update={"verdict": Verdict.NONE, "files": files, **_judged_by(judging)})
+        ).model_copy(
+            update={
+                "verdict": Verdict.NONE,
+                "run": folder.name.rpartition("-")[0],
+                "files": files,
+                **_judged_by(judging),
+            }
+        )
         target = dataset.record_inspection(folder, manifest)
         log.warning("sheet.adopted", sheet=folder.name, files=len(files), record=str(target))
 

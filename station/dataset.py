@@ -3,7 +3,8 @@
 data/<recipe>/{train,test}/<label>/<sheet>_<setup>_<shot>.png   captures, in MVTec form
 data/<recipe>/incomplete/<label>/                               shots of sheets broken off
 data/<recipe>/captures/<sheet>.json                             their manifests
-data/<recipe>/inspections/<YYYY-MM-DD>/<sheet>/                 production, with manifest.json
+data/<recipe>/inspections/<YYYY-MM-DD>/<sheet>/                 production: manifest.json, and
+                                                                history.jsonl for what came after
 data/<recipe>/.partial/{capture,inspection}/<sheet>/            the sheet being worked on
 """
 
@@ -19,14 +20,16 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from station import history
 from station.errors import DatasetError
+from station.history import After
 from station.records import Capture, FileEntry, Image, Manifest
 
 MANIFEST = "manifest.json"
@@ -34,11 +37,30 @@ MANIFEST = "manifest.json"
 Kind = Literal["capture", "inspection"]
 
 
-class Dataset:
-    """One recipe's captures and inspections."""
+class Record(NamedTuple):
+    """A recorded inspection as it lies on disk."""
 
-    def __init__(self, workspace: Path, recipe: str) -> None:
+    folder: Path
+    manifest: Manifest
+    sha256: str  # of the manifest
+
+
+class Index(Protocol):
+    """Where recorded sheets are found again; the ledger is one."""
+
+    def record(self, manifest: Manifest, sha256: str, folder: Path, after: After) -> None:
+        """Take in a recorded sheet; returns once that is durable."""
+
+    def note(self, sheet: str, after: After) -> None:
+        """Take in what became of a sheet since."""
+
+
+class Dataset:
+    """One recipe's captures and inspections; with an index, no record is complete without it."""
+
+    def __init__(self, workspace: Path, recipe: str, index: Index | None = None) -> None:
         self.root = workspace / "data" / recipe
+        self._index = index
         self._partial = self.root / ".partial"
         self._last_sha256: str | None = None
 
@@ -57,11 +79,13 @@ class Dataset:
     def record_inspection(self, folder: Path, manifest: Manifest) -> Path:
         """Make a sheet's record durable and visible in one step; return its folder.
 
-        Pictures are already synced; then manifest, folder, rename, parent.
+        Pictures are already synced; then manifest, folder, rename, parent, and the index last.
+        Raises where the index refuses: the record stays, and nobody may be told of it.
         """
-        day = self.root / "inspections" / f"{manifest.started_at:%Y-%m-%d}"
-        target = day / manifest.sheet
-        text = _dump(manifest.model_copy(update={"previous": self._last_record()}))
+        target = self.inspection_place(manifest)
+        day = target.parent
+        manifest = manifest.model_copy(update={"previous": self._last_record()})
+        text = _dump(manifest)
         write_durably(folder / MANIFEST, text)
         try:
             day.mkdir(parents=True, exist_ok=True)
@@ -72,7 +96,27 @@ class Dataset:
         except OSError as error:
             raise DatasetError(f"{target}: {error.strerror}") from error
         self._last_sha256 = hashlib.sha256(text).hexdigest()
+        if self._index is not None:
+            after = history.after(manifest.verdict, manifest.dry_run, [])
+            self._index.record(manifest, self._last_sha256, target, after)
         return target
+
+    def inspection_place(self, manifest: Manifest) -> Path:
+        """Return the folder in which an inspection's record lies, or will."""
+        return self.root / "inspections" / f"{manifest.started_at:%Y-%m-%d}" / manifest.sheet
+
+    def note(self, folder: Path, event: history.What, **values: object) -> After:
+        """Append an event to a recorded sheet's history, then tell the index."""
+        record = read_record(folder)
+        history.append(folder, record.sha256, event, **values)
+        return self.reindex(record)
+
+    def reindex(self, record: Record) -> After:
+        """Tell the index what a sheet's history says."""
+        after = after_of(record)
+        if self._index is not None:
+            self._index.note(record.manifest.sheet, after)
+        return after
 
     def record_capture(self, folder: Path, manifest: Manifest) -> Path:
         """Move a sheet's pictures into the tree, then write its manifest; return its path."""
@@ -104,6 +148,11 @@ class Dataset:
         for path in sorted((self.root / "inspections").glob(f"*/*/{MANIFEST}")):
             yield path.parent, read_manifest(path)
 
+    def folders(self) -> list[Path]:
+        """Return every recorded sheet's folder in order of boot and number."""
+        found = [path for path in (self.root / "inspections").glob("*/*") if path.is_dir()]
+        return sorted(found, key=lambda path: order(path.name))
+
     def place(self, manifest: Manifest, capture: Capture) -> Path:
         """Return where a captured (not inspected) picture lies."""
         return self._split(manifest) / str(capture.label or manifest.label) / capture.file
@@ -116,11 +165,17 @@ class Dataset:
         """Return folders of sheets that a killed process left unfinished."""
         return sorted(path for path in (self._partial / kind).glob("*") if path.is_dir())
 
+    def adopt(self, folder: Path) -> dict[str, FileEntry]:
+        """Clear a leftover folder of half-written files and describe the whole ones."""
+        for draft in folder.glob(".*.tmp"):
+            draft.unlink()
+        found = [path for path in sorted(folder.iterdir()) if path.name != MANIFEST]
+        return {path.name: describe(path) for path in found}
+
     def _last_record(self) -> str | None:
         """Return the sha256 of the newest inspection's manifest: the records are the chain."""
         if self._last_sha256 is None:
-            folders = [p for p in (self.root / "inspections").glob("*/*") if p.is_dir()]
-            newest = max(folders, key=lambda p: _order(p.name), default=None)
+            newest = max(self.folders(), key=lambda path: order(path.name), default=None)
             if newest is not None and (newest / MANIFEST).exists():
                 self._last_sha256 = describe(newest / MANIFEST).sha256
         return self._last_sha256
@@ -137,7 +192,7 @@ class Dataset:
                 )
 
 
-def _order(sheet: str) -> list[int]:
+def order(sheet: str) -> list[int]:
     """Order ids by boot and counter, whatever the clock said."""
     return [int(number) for number in re.findall(r"\d+", sheet)[-2:]]
 
@@ -172,12 +227,33 @@ def read_image(path: Path) -> Image:
     raise DatasetError(f"{path}: {pixels.shape[2]} channels; grey or RGB is expected")
 
 
+def read_record(folder: Path) -> Record:
+    """Read and check a recorded inspection, with the hash of the very bytes that were read."""
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    return Record(folder, _manifest(path, content), hashlib.sha256(content).hexdigest())
+
+
+def after_of(record: Record) -> After:
+    """Read what became of a recorded sheet; what is damaged of it counts for nothing."""
+    events, _ = history.read(record.folder, record.sha256)
+    return history.after(record.manifest.verdict, record.manifest.dry_run, events)
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and check one sheet's record."""
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return _manifest(path, path.read_bytes())
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from error
+
+
+def _manifest(path: Path, content: bytes) -> Manifest:
+    try:
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])

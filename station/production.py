@@ -166,10 +166,13 @@ class Production:
             with closing(self._inspections()) as inspections:
                 for inspected in inspections:
                     self._inspected += 1
-                    self._verdicts[inspected.manifest.verdict or ""] += 1
+                    self._verdicts[inspected.outcome] += 1
                     self._plant.show(inspected)
-                    if (reason := self._plant.blocked()) is not None:
-                        self._command(Command.SUSPEND, reason)
+                    if (reason := self._plant.blocked()) is None:
+                        continue
+                    if self._sheets is not None:
+                        raise DatasetError(reason)
+                    self._command(Command.SUSPEND, reason)
         except SheetAwaited as error:
             if self._sheets is not None:
                 raise

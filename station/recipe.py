@@ -106,6 +106,16 @@ class Setup(Strict):
         raise ValueError(f"setup {self.name} has no place")
 
 
+class Retention(Strict):
+    """Which pictures of accepted sheets may go; everything else of every sheet stays."""
+
+    thin_accepts_after_days: float = Field(gt=0)
+    keep_every: int = Field(default=20, ge=1, description="of these accepts one in so many stays")
+    exported_first: bool = Field(
+        default=True, description="only sheets that `station records --mark` has exported"
+    )
+
+
 class Shot(NamedTuple):
     """One trigger: where the tool goes, how it gets there, how the camera is set."""
 
@@ -161,6 +171,7 @@ class Recipe(Strict):
     )
     threshold: float | None = None
     smallest_defect_mm: float = Field(gt=0)
+    retention: Retention | None = Field(default=None, description="without it nothing is deleted")
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -88,10 +88,10 @@ def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
     if as_json:
         row = {
             "sheet": manifest.sheet,
-            "verdict": manifest.verdict,
+            "verdict": sheet.outcome,
             "score": manifest.score,
             "threshold": manifest.threshold,
-            "reasons": manifest.reasons,
+            "reasons": [*manifest.reasons, *_unsignalled(sheet)],
             "captures": [
                 (folder / c.file).relative_to(workspace).as_posix() for c in manifest.captures
             ],
@@ -99,11 +99,12 @@ def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
         print(json.dumps(row), flush=True)
         return
     score = "    -" if manifest.score is None else f"{manifest.score:5.3f}"
-    verdict = str(manifest.verdict).upper()
+    verdict = str(sheet.outcome).upper()
     seconds = manifest.timing.total_ms / 1e3 if manifest.timing else 0.0
     print(
         f"{manifest.sheet}  {verdict:6}  score {score}"
-        f"  threshold {manifest.threshold:g}  {seconds:.1f} s",
+        f"  threshold {manifest.threshold:g}  {seconds:.1f} s"
+        + "".join(f"  {reason}" for reason in _unsignalled(sheet)),
         flush=True,
     )
 
@@ -142,6 +143,14 @@ def fault(entry: dict[str, Any], *, as_json: bool) -> None:
     )
 
 
+def _unsignalled(sheet: Inspected) -> list[str]:
+    """Say where the lines told less than was judged, so that nobody counts on it."""
+    if sheet.outcome == sheet.manifest.verdict:
+        return []
+    line = "may have risen" if sheet.told == "unknown" else "did not rise"
+    return [f"judged {sheet.manifest.verdict}, but the line {line}: {sheet.error}"]
+
+
 def scored(row: dict[str, Any], *, as_json: bool) -> None:
     """Print one scored file."""
     if as_json:
@@ -149,6 +158,41 @@ def scored(row: dict[str, Any], *, as_json: bool) -> None:
         return
     verdict = "" if row["verdict"] is None else str(row["verdict"]).upper()
     print(f"{row['score']:7.3f}  {verdict:6}  {row['file']}", flush=True)
+
+
+def why(facts: dict[str, Any], shots: list[dict[str, Any]], problems: list[str]) -> None:
+    """Print why a sheet was judged as it was."""
+    verdict, outcome = str(facts["verdict"]).upper(), facts["outcome"]
+    told = {None: "not known", "unknown": "not known"}.get(outcome, outcome)
+    print(f"{facts['sheet']}  {verdict}  the lines told: {told}")
+    print(f"because {facts['because']}")
+    skipped = {"sheet", "verdict", "outcome", "because", "software", "history"}
+    for key, value in facts.items():
+        if key not in skipped and value is not None:
+            print(f"  {key:16} {value}")
+    print("  " + ", ".join(f"{name} {version}" for name, version in facts["software"].items()))
+    for shot in shots:
+        score = "-" if shot["score"] is None else f"{shot['score']:.4f}"
+        pose = " ".join(f"{value:.4f}" for value in shot["pose"])
+        print(
+            f"{shot['setup']} {shot['shot']}  score {score}  pose {pose}  off {shot['off_mm']} mm"
+            f"\n  {shot['picture']}  sha256 {shot['file_sha256']}"
+            + ("  thinned" if shot["thinned"] else "")
+        )
+    for event in facts["history"]:
+        rest = " ".join(str(event[k]) for k in ("outcome", "who", "why") if k in event)
+        print(f"{event['at']}  {event['event']} {rest}")
+    print("\n".join(problems) if problems else "all files are as recorded")
+
+
+def records(rows: list[dict[str, Any]], names: list[str], *, as_json: bool) -> None:
+    """Print rows of the ledger."""
+    if as_json:
+        for row in rows:
+            print(json.dumps({name: row[name] for name in names}, default=str), flush=True)
+        return
+    wanted = ("sheet", "setup", "shot", "recipe", "started_at", "verdict", "outcome", "score")
+    table("", [{n: row[n] for n in wanted if n in names} for row in rows])
 
 
 def values(row: dict[str, Any], *, as_json: bool) -> None:

@@ -28,6 +28,7 @@ from station.production import Plant, Production
 from station.recipe import LoadedRecipe
 from station.session import CaptureSession
 from station.states import Machine, Mode
+from station.storage import Room
 from station.systemd import keep_alive
 from station.workspace import software
 
@@ -73,6 +74,7 @@ def capture(args: argparse.Namespace) -> int:
     recipe = recipe_of(args, workspace)
     cell = cell_of(args, workspace)
     dataset = Dataset(workspace, recipe.name)
+    Room(dataset.root, cell.config.disk).check_start()
     split: Literal["train", "test"] = args.split or ("train" if args.label == "good" else "test")
     session = CaptureSession.resume(dataset, args.label, split, args.sheets, restart=args.restart)
     if session.done:
@@ -107,19 +109,28 @@ def inspect(args: argparse.Namespace) -> int:
     name, threshold = judged_by(recipe)
     card = load_card(workspace, name)
     _check_model_input(recipe, card.input.tiles)
+    room = Room(workspace / "data", cell.config.disk)
+    room.check_start()
+    from station.ledger import open_ledger
+    from station.recovery import recover
+
     machine = Machine(Mode.DRY_RUN if args.dry_run else Mode.PRODUCE)
     with (
         stopping("the sheet", machine.finishing) as leave,
         station_lock(workspace) as lock,
+        open_ledger(workspace, cell.config.ledger) as ledger,
     ):
         machine.on_mode = lambda mode: lock.give() if mode.lends else lock.take()
+        dataset = Dataset(workspace, recipe.name, ledger)
+        recover(dataset, ledger, cell.config.station)
         plant = Plant(
             recipe.recipe,
-            Dataset(workspace, recipe.name),
+            dataset,
             open_judging=lambda: _open_judging(workspace, recipe, name, threshold),
             open_cell=lambda: open_devices(cell.config, workspace, _ask(cell)),
             begin_job=lambda dry: _job(workspace, recipe, cell, machine.finishing, dry_run=dry),
             show=lambda inspected: show.inspected(inspected, workspace, as_json=args.json),
+            blocked=room.why_not_next,
         )
         production = Production(machine, plant, leave)
         with control.serve(workspace, Control(machine, production.facts)), keep_alive():

@@ -61,6 +61,12 @@ def bench(args: argparse.Namespace) -> int:
 
         show.values(bench_train(args.sheets or 16, 90), as_json=args.json)
         return 0
+    if args.what == "durability":
+        from station.bench_durability import bench_durability
+
+        told = bench_durability(workspace, args.sheets or 100, args.size or (640, 480))
+        show.values(told._asdict(), as_json=args.json)
+        return 0
     recipe = recipe_of(args, workspace)
     model, threshold = judged_by(recipe)
     if args.what == "model":

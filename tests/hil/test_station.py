@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, Simulator
 
 from station import workspace as template
-from station.dataset import Dataset, read_image
+from station.dataset import MANIFEST, Dataset, read_image
 from station.records import Manifest, pixels_sha256
 
 STATION = [sys.executable, "-m", "station"]
@@ -394,9 +394,9 @@ class Inspection:
         return [e["t"] for e in outputs if e["line"] == line and e["value"]]
 
     def recorded_at(self) -> list[float]:
-        """Return when each record became visible: a rename changes a folder's ctime."""
+        """Return when each sheet's row of the ledger could be committed: its manifest was there."""
         shift = time.time() - time.monotonic()
-        return [folder.stat().st_ctime - shift for folder, _ in self.records()]
+        return [(folder / MANIFEST).stat().st_ctime - shift for folder, _ in self.records()]
 
 
 @pytest.fixture

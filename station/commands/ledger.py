@@ -1,0 +1,191 @@
+"""Commands on the records: prove them, explain one, export them, keep one, thin the old ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from station import export, show
+from station.cell import station_lock
+from station.commands.common import recipe_of, workspace_of
+from station.config import LoadedCell, load_cell
+from station.dataset import Dataset, after_of, read_record, write_durably
+from station.errors import ConfigError, DatasetError
+from station.ledger import Ledger, is_damaged, open_ledger, set_aside, user
+from station.recipe import Retention
+from station.retention import Plan, check, plan
+from station.retention import thin as thin_sheet
+from station.verify import rebuild, recipes_in
+from station.verify import verify as verify_records
+from station.why import find
+from station.why import why as explain
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Prove the records."""
+    workspace = workspace_of(args)
+    cell = _cell_file(args, workspace)
+    recipes = recipes_in(workspace) if args.recipe is None else [args.recipe]
+    if args.recipe is not None and args.recipe not in recipes_in(workspace):
+        raise ConfigError(f"{workspace / 'data'}: no data of a recipe {args.recipe!r}")
+    station = cell.config.station
+    with station_lock(workspace) if args.rebuild else nullcontext():
+        if args.rebuild and cell.config.ledger is None:
+            _set_aside_if_damaged(workspace)
+        with open_ledger(workspace, cell.config.ledger) as ledger:
+            if args.rebuild:
+                count, dropped = rebuild(workspace, ledger, recipes, station)
+                show.say(f"{ledger.name}: made anew from {count} records")
+                for sheet in dropped:
+                    show.say(f"{sheet}: its row is dropped, no record of it is here")
+            with show.progress(_sheets(workspace, recipes), "sheets") as advance:
+                proof = verify_records(workspace, ledger, recipes, station, advance)
+    for problem in proof.problems:
+        if args.json:
+            print(
+                json.dumps(
+                    {"recipe": problem.recipe, "sheet": problem.sheet, "problem": problem.what}
+                )
+            )
+        else:
+            print(": ".join(part for part in problem if part))
+    told = {**proof._asdict(), "problems": len(proof.problems)}
+    if args.json:
+        print(json.dumps(told))
+    else:
+        print(
+            f"{proof.sheets} inspected sheets, {proof.captures} captured, {proof.files} files, "
+            f"{proof.thinned} thinned, {proof.unfinished} unfinished: "
+            + (f"{len(proof.problems)} problems" if proof.problems else "all as recorded")
+        )
+    return DatasetError.exit_code if proof.problems else 0
+
+
+def why(args: argparse.Namespace) -> int:
+    """Say why a sheet was accepted or rejected."""
+    answer = explain(workspace_of(args), args.sheet)
+    if args.json:
+        print(json.dumps({**answer.facts, "shots": answer.shots, "problems": answer.problems}))
+    else:
+        show.why(answer.facts, answer.shots, answer.problems)
+    return DatasetError.exit_code if answer.problems else 0
+
+
+def records(args: argparse.Namespace) -> int:
+    """List or export inspected sheets."""
+    workspace = workspace_of(args)
+    out: Path | None = args.csv or args.parquet
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"{out.parent}: no such folder")
+    if args.mark and out is None:
+        raise ConfigError("--mark: needs --csv or --parquet; what was not written is not exported")
+    with open_ledger(workspace, _cell_file(args, workspace).config.ledger) as ledger:
+        found = ledger.rows(args.recipe, args.run)
+        rows = _with_shots(found, ledger) if args.shots else found
+        columns = export.columns(of_shots=args.shots)
+        if out is None:
+            show.records(rows, [column.name for column in columns], as_json=args.json)
+            return 0
+        write = export.to_csv if args.csv else export.to_parquet
+        entry = write_durably(out, write(rows, columns))
+        marked = _mark(workspace, ledger, found, out.name) if args.mark else 0
+    told = {"file": str(out), "rows": len(rows), "sha256": entry.sha256, "marked": marked}
+    show.values(told, as_json=args.json)
+    return 0
+
+
+def keep(args: argparse.Namespace) -> int:
+    """Keep a sheet whole whatever the policy says, or release it."""
+    workspace = workspace_of(args)
+    if not args.why.strip() or not args.why.isprintable():
+        raise ConfigError("--why: one line of text is needed")
+    folder = find(workspace, args.sheet)
+    event: Any = "released" if args.release else "kept"
+    with open_ledger(workspace, _cell_file(args, workspace).config.ledger) as ledger:
+        dataset = Dataset(workspace, folder.parents[2].name, ledger)
+        dataset.note(folder, event, who=args.who or user(), why=args.why)
+        ledger.audit(f"sheet.{event}", args.sheet, args.why)
+    print(f"{args.sheet}: {event}")
+    return 0
+
+
+def retention(args: argparse.Namespace) -> int:
+    """Thin old accepted sheets by the recipe's policy."""
+    workspace = workspace_of(args)
+    recipe = recipe_of(args, workspace)
+    policy = recipe.recipe.retention
+    if policy is None:
+        raise ConfigError(f"recipes/{recipe.name}.yaml: retention: none, so nothing may be deleted")
+    with open_ledger(workspace, _cell_file(args, workspace).config.ledger) as ledger:
+        dataset = Dataset(workspace, recipe.name, ledger)
+        planned = plan(dataset, policy, datetime.now(UTC))
+        planned = planned._replace(candidates=planned.candidates[: args.sheets])
+        freed = sum(candidate.bytes for candidate in planned.candidates)
+        told: dict[str, Any] = {
+            "recipe": recipe.name,
+            "with_pictures": planned.whole,
+            "to_thin": len(planned.candidates),
+            "bytes": freed,
+            **{f"stays: {reason}": count for reason, count in planned.staying.items()},
+        }
+        if args.apply:
+            check(planned)
+            told |= _apply(dataset, ledger, planned, policy)
+    show.values(told, as_json=args.json)
+    if not args.apply and not args.json:
+        show.say("nothing was deleted; --apply does it")
+    return DatasetError.exit_code if told.get("damaged") else 0
+
+
+def _apply(dataset: Dataset, ledger: Ledger, planned: Plan, policy: Retention) -> dict[str, Any]:
+    damaged = []
+    why = policy.model_dump_json()
+    for candidate in planned.candidates:
+        problems = thin_sheet(dataset, candidate, why)
+        if problems:
+            damaged.append(f"{candidate.record.manifest.sheet}: {problems[0]}")
+    thinned = len(planned.candidates) - len(damaged)
+    ledger.audit("retention.applied", f"{dataset.root.name}: {thinned} sheets thinned", why)
+    return {"thinned": thinned, "damaged": damaged}
+
+
+def _mark(workspace: Path, ledger: Ledger, rows: list[dict[str, Any]], name: str) -> int:
+    marked = 0
+    for row in rows:
+        folder = workspace / row["folder"]
+        if not folder.is_dir() or after_of(read_record(folder)).exported:
+            continue
+        Dataset(workspace, row["recipe"], ledger).note(folder, "exported", why=name)
+        marked += 1
+    return marked
+
+
+def _with_shots(rows: list[dict[str, Any]], ledger: Ledger) -> list[dict[str, Any]]:
+    sheets = {row["sheet"]: row for row in rows}
+    return [{**sheets[shot["sheet"]], **shot} for shot in ledger.shot_rows(list(sheets))]
+
+
+def _sheets(workspace: Path, recipes: list[str]) -> int:
+    data = workspace / "data"
+    return sum(
+        1
+        for recipe in recipes
+        for pattern in ("inspections/*/*", "captures/*.json")
+        for _ in (data / recipe).glob(pattern)
+    )
+
+
+def _cell_file(args: argparse.Namespace, workspace: Path) -> LoadedCell:
+    named = args.cell or os.environ.get("STATION_CELL")
+    return load_cell(Path(named) if named else workspace / "calibration" / "cell.yaml")
+
+
+def _set_aside_if_damaged(workspace: Path) -> None:
+    if is_damaged(workspace):
+        aside = set_aside(workspace)
+        show.say(f"{aside}: the damaged ledger; its reviews, users and audit are not carried over")
