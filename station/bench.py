@@ -74,7 +74,7 @@ def bench_cycle(
                 model,
                 judge.card.sha256,
                 threshold,
-                recipe.recipe.setup_score,
+                recipe.recipe.sheet_rule,
                 judge.card.runtime,
                 judge.card.precision,
             )

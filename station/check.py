@@ -17,6 +17,7 @@ from station.motion import LineChecker
 from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot
 
 DEFAULT_MODEL_WIDTH_PX = 256
+VIEW_TOLERANCE = 0.1  # a lens is seldom exactly as long as its name says
 # Elbow up, camera down: where the search for joint angles begins.
 _TYPICAL = Joints(-1.6, -1.4, -1.8, -1.5, 1.57, 0.0)
 
@@ -51,6 +52,7 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
         yield from _check_input(recipe.model_input, card)
         yield from _check_frames(camera_driver(config, workspace).settings.get("pfs"), card)
     yield _check_resolution(loaded, cell, card)
+    yield from _check_view(loaded.recipe, cell)
 
 
 def check_reach(robot: Robot, loaded: LoadedRecipe) -> Iterator[Finding]:
@@ -115,6 +117,20 @@ def _check_frames(pfs: str | None, card: ModelCard) -> Iterator[Finding]:
             "warning",
             f"{pfs} sets PixelFormat {nodes['PixelFormat']}, but the model learned from "
             f"{card.input.channels} pictures",
+        )
+
+
+def _check_view(recipe: Recipe, cell: LoadedCell) -> Iterator[Finding]:
+    """Hold the recipe's width of a picture, which consensus goes by, against the cell's lens."""
+    if recipe.view_width_m is None:
+        return
+    lens_mm = cell.config.view_width_mm(recipe.working_distance_m)
+    told_mm = 1e3 * recipe.view_width_m
+    if abs(told_mm / lens_mm - 1) > VIEW_TOLERANCE:
+        yield Finding(
+            "warning",
+            f"view_width_m says {told_mm:.0f} mm, lens and working distance give {lens_mm:.0f} mm; "
+            "lay a ruler under the camera",
         )
 
 

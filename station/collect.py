@@ -14,6 +14,7 @@ from station.devices import RobotStatus
 from station.errors import StationError
 from station.recipe import Shot
 from station.records import Capture, FileEntry, Frame, Image, Prediction, pixels_sha256
+from station.sheet_score import ShotScore
 
 QUEUE_FRAMES = 8  # frames waiting to be saved or scored; the loop blocks when there are more
 SAVERS = 2
@@ -31,13 +32,13 @@ class Collected(NamedTuple):
 
     captures: tuple[Capture, ...]
     files: dict[str, FileEntry]
-    scores: list[float | None]
+    shots: tuple[ShotScore, ...]
     problems: tuple[str, ...]
     scoring_s: float
     saving_s: float
 
 
-NOTHING = Collected((), {}, [], (), 0.0, 0.0)
+NOTHING = Collected((), {}, (), (), 0.0, 0.0)
 
 
 class _Saved(NamedTuple):
@@ -116,6 +117,7 @@ class SheetCollection:
         not be scored stays, without a score, so the sheet is rejected.
         """
         captures: list[Capture] = []
+        shots: list[ShotScore] = []
         files: dict[str, FileEntry] = {}
         problems: list[str] = []
         scoring_s = saving_s = 0.0
@@ -131,11 +133,14 @@ class SheetCollection:
             if scored is not None:
                 scoring_s += scored.seconds
                 files[scored.map_file] = scored.entry
-            captures.append(_capture(pending, saved, scored, problem))
+            capture = _capture(pending, saved, scored, problem)
+            captures.append(capture)
+            anomaly_map = None if scored is None else scored.prediction.anomaly_map
+            shots.append(ShotScore(capture.setup, capture.score, anomaly_map))
         return Collected(
             tuple(captures),
             files,
-            [c.score for c in captures],
+            tuple(shots),
             tuple(problems),
             scoring_s,
             saving_s,

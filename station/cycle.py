@@ -20,7 +20,7 @@ from station.dataset import Dataset, now
 from station.devices import RobotStatus
 from station.errors import Aborted, DatasetError, IncompleteFrame, ModelError, StationError
 from station.history import Outcome
-from station.recipe import LoadedRecipe, Recipe, SetupScore, Shot, travel
+from station.recipe import LoadedRecipe, Recipe, SheetRule, Shot, travel
 from station.records import (
     Frame,
     Manifest,
@@ -55,7 +55,7 @@ class Judging(NamedTuple):
     model: str
     sha256: str
     threshold: float
-    setup_score: SetupScore
+    rule: SheetRule
     runtime: RuntimeName
     precision: Precision
 
@@ -172,11 +172,7 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
     except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
         return _record_unjudged(folder, sheet, run, judging, spent, collection.finish(), error)
     verdict, score, reasons = judge(
-        collected.scores,
-        [capture.setup for capture in collected.captures],
-        len(run.shots),
-        judging.threshold,
-        judging.setup_score,
+        collected.shots, len(run.shots), judging.threshold, judging.rule
     )
     manifest = _manifest("inspection", sheet, run.job, spent, collected, reasons).model_copy(
         update={"verdict": verdict, "score": score, **_judged_by(judging)}
@@ -395,7 +391,8 @@ def _judged_by(judging: Judging) -> dict[str, object]:
         "runtime": judging.runtime,
         "precision": judging.precision,
         "threshold": judging.threshold,
-        "setup_score": judging.setup_score,
+        "setup_score": judging.rule.setup_score,
+        "same_place": judging.rule.same_place,
     }
 
 

@@ -31,6 +31,7 @@ from station import history
 from station.errors import DatasetError
 from station.history import After
 from station.records import Capture, FileEntry, Image, Manifest
+from station.sheet_score import recorded
 
 MANIFEST = "manifest.json"
 
@@ -207,9 +208,9 @@ def save_image(path: Path, image: Image) -> FileEntry:
 
 
 def save_map(path: Path, anomaly_map: NDArray[np.float32]) -> FileEntry:
-    """Write an anomaly map as half-precision .npy, 8 kB for 64x64."""
+    """Write an anomaly map as .npy."""
     buffer = io.BytesIO()
-    np.save(buffer, anomaly_map.astype(np.float16))
+    np.save(buffer, recorded(anomaly_map))
     return write_durably(path, buffer.getvalue())
 
 

@@ -7,7 +7,9 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from math import dist
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
@@ -78,7 +80,7 @@ MODEL_PATTERN = r"^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$"
 FARTHEST_M = 3.0
 SLOWEST_M_S = 0.001  # slower than this a way takes minutes and looks like a standstill
 
-SetupScore = Literal["highest", "lowest"]
+SetupScore = Literal["highest", "lowest", "consensus"]
 
 MIN_MODEL_PIXELS = 3  # a defect smaller than this many model pixels is easily lost
 
@@ -127,6 +129,17 @@ class Shot(NamedTuple):
     gain_db: float
 
 
+class SheetRule(NamedTuple):
+    """How a sheet's score is made of its shots."""
+
+    setup_score: SetupScore
+    same_place: float = 0.0
+    """Share of a picture's width that a place moves between shots; used by consensus alone."""
+
+
+HIGHEST = SheetRule("highest")  # assumes nothing
+
+
 class Leg(NamedTuple):
     """One straight line of a cycle, with the name a refusal gives it."""
 
@@ -167,7 +180,11 @@ class Recipe(Strict):
     model: str | None = Field(default=None, pattern=MODEL_PATTERN)
     model_input: Literal["whole", "tiles"] = "whole"
     setup_score: SetupScore = Field(
-        default="highest", description="which of a setup's shots gives the setup's score"
+        default="highest",
+        description="the highest shot of a setup, the lowest, or what all shots show at one place",
+    )
+    view_width_m: float | None = Field(
+        default=None, gt=0, le=10, description="of sheet across one picture; consensus needs it"
     )
     threshold: float | None = None
     smallest_defect_mm: float = Field(gt=0)
@@ -180,6 +197,23 @@ class Recipe(Strict):
             if names.count(name) > 1:
                 raise ValueError(f"two setups are named {name!r}")
         return self
+
+    @model_validator(mode="after")
+    def _consensus_needs_a_width(self) -> Self:
+        if self.setup_score == "consensus" and self.view_width_m is None:
+            raise ValueError("setup_score: consensus needs view_width_m")
+        return self
+
+    @property
+    def sheet_rule(self) -> SheetRule:
+        """How a sheet's score is made of its shots."""
+        if self.view_width_m is None:
+            return SheetRule(self.setup_score)
+        spread_m = 0.0
+        for offsets in [self.offsets_m, *(s.offsets_m for s in self.setups if s.offsets_m)]:
+            centre = [fmean(axis) for axis in zip(*offsets, strict=True)]
+            spread_m = max(spread_m, *(dist(offset, centre) for offset in offsets))
+        return SheetRule(self.setup_score, spread_m / self.view_width_m)
 
     def shots(self, forward: Callable[[Joints], Pose]) -> list[Shot]:
         """List every trigger in order; `forward` turns taught joint angles into the tool's pose."""

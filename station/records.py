@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from station.recipe import MODEL_PATTERN, JointsField, PoseField, SetupScore
+from station.recipe import MODEL_PATTERN, JointsField, PoseField, SetupScore, SheetRule
+from station.sheet_score import ShotScore, sheet_score
 from station.strict import Strict
 
 Image = NDArray[np.uint8]
@@ -112,6 +113,9 @@ class Manifest(Strict):
     precision: Precision | None = None
     threshold: float | None = None
     setup_score: SetupScore | None = None
+    same_place: float | None = Field(
+        default=None, description="share of a map's width that consensus takes for one place"
+    )
     score: float | None = None
     verdict: Verdict | None = None
     dry_run: bool = False
@@ -126,41 +130,28 @@ class Manifest(Strict):
     previous: str | None = Field(default=None, description="sha256 of the manifest before this one")
 
 
-def sheet_score(scores: Sequence[float], setups: Sequence[str], setup_score: SetupScore) -> float:
-    """Return the highest score of any setup; each setup has the highest or lowest of its shots.
-
-    A defect is there in all shots of a setup, a glint moves between them: where every place is
-    seen by all shots of some setup, the lowest tells them apart.
-    """
-    by_setup: dict[str, list[float]] = {}
-    for score, setup in zip(scores, setups, strict=True):
-        by_setup.setdefault(setup, []).append(score)
-    pick = min if setup_score == "lowest" else max
-    return max(pick(shots) for shots in by_setup.values())
-
-
 def judge(
-    scores: Sequence[float | None],
-    setups: Sequence[str],
+    shots: Sequence[ShotScore],
     required: int,
     threshold: float,
-    setup_score: SetupScore,
+    rule: SheetRule,
 ) -> tuple[Verdict, float | None, tuple[str, ...]]:
-    """Return verdict, sheet score and reasons from the scores of the recorded shots.
+    """Return verdict, sheet score and reasons from the recorded shots.
 
     Accept is the positive statement: every required shot is there, every score is a finite number
     and the sheet's is below the threshold. A shot without a score rejects; one not recorded leaves
     no verdict.
     """
-    if len(scores) < required or required < 1:
-        return Verdict.NONE, None, (f"{len(scores)} of {required} shots recorded",)
+    if len(shots) < required or required < 1:
+        return Verdict.NONE, None, (f"{len(shots)} of {required} shots recorded",)
     # NaN compares false, so it must be asked for by name.
-    finite = [score for score in scores if score is not None and math.isfinite(score)]
-    if len(finite) < len(scores):
-        missing = len(scores) - len(finite)
+    scores = [shot.score for shot in shots if shot.score is not None]
+    finite = [score for score in scores if math.isfinite(score)]
+    if len(finite) < len(shots):
+        missing = len(shots) - len(finite)
         reason = f"{missing} of {required} shots without a finite score"
         return Verdict.REJECT, max(finite, default=None), (reason,)
-    score = sheet_score(finite, setups, setup_score)
+    score = sheet_score(shots, rule)
     if score < threshold:
         return Verdict.ACCEPT, score, ()
     return Verdict.REJECT, score, (f"score {score:.3f} is not below threshold {threshold:g}",)

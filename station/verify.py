@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from station import history
 from station.dataset import (
@@ -20,7 +22,9 @@ from station.dataset import (
 from station.errors import DatasetError
 from station.history import HISTORY
 from station.ledger import Ledger, SheetId, shots_of
-from station.records import FileEntry, Manifest, Verdict, sheet_score
+from station.recipe import SheetRule
+from station.records import Capture, FileEntry, Manifest, Verdict
+from station.sheet_score import Map, ShotScore, sheet_score
 
 TOGETHER = 200  # sheets whose shots are fetched at once
 
@@ -78,7 +82,7 @@ def check_record(folder: Path) -> Checked:
     for path in sorted(folder.iterdir()):
         if path.name not in manifest.files and path.name not in {MANIFEST, HISTORY}:
             problems.append(f"{path.name}: is not in the manifest")
-    problems += _unfounded(manifest)
+    problems += _unfounded(manifest, folder, thinned)
     return Checked(folder, record, problems, len(manifest.files))
 
 
@@ -150,7 +154,7 @@ def _wrong(folder: Path, name: str, entry: FileEntry) -> str | None:
     return None
 
 
-def _unfounded(manifest: Manifest) -> Iterator[str]:
+def _unfounded(manifest: Manifest, folder: Path, thinned: Collection[str]) -> Iterator[str]:
     """Accept is the positive statement: look whether the record itself supports it."""
     for capture in manifest.captures:
         for name in (capture.file, capture.map_file):
@@ -160,13 +164,38 @@ def _unfounded(manifest: Manifest) -> Iterator[str]:
         return
     scores = [capture.score for capture in manifest.captures]
     finite = [score for score in scores if score is not None and math.isfinite(score)]
-    setups = [capture.setup for capture in manifest.captures]
     if not manifest.complete or not finite or len(finite) < len(scores):
         yield "accepted, but not every shot is there with a finite score"
     elif manifest.threshold is None or manifest.setup_score is None:
         yield "accepted, but without a threshold"
-    elif not sheet_score(finite, setups, manifest.setup_score) < manifest.threshold:
-        yield "accepted, but its score is not below the threshold"
+    elif manifest.setup_score == "consensus" and _maps_are_gone(manifest, thinned):
+        if manifest.score is None or not manifest.score < manifest.threshold:
+            yield "accepted, but its score is not below the threshold"
+    else:
+        rule = SheetRule(manifest.setup_score, manifest.same_place or 0.0)
+        try:
+            shots = [
+                ShotScore(capture.setup, capture.score, _map(folder, capture, rule))
+                for capture in manifest.captures
+            ]
+            again = sheet_score(shots, rule)
+        except (OSError, ValueError) as error:
+            yield f"accepted, but its score cannot be made again: {error}"
+            return
+        if not again < manifest.threshold:
+            yield "accepted, but its score is not below the threshold"
+
+
+def _maps_are_gone(manifest: Manifest, thinned: Collection[str]) -> bool:
+    return any(capture.map_file in thinned for capture in manifest.captures)
+
+
+def _map(folder: Path, capture: Capture, rule: SheetRule) -> Map | None:
+    """Read a shot's map where the rule compares maps."""
+    if rule.setup_score != "consensus" or capture.map_file is None:
+        return None
+    found: Map = np.load(folder / capture.map_file, allow_pickle=False)
+    return found
 
 
 def _chain(checked: list[Checked]) -> Iterator[tuple[str, str]]:

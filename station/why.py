@@ -39,6 +39,7 @@ def why(workspace: Path, sheet: str) -> Answer:
         "score": manifest.score,
         "threshold": manifest.threshold,
         "setup_score": manifest.setup_score,
+        "same_place": manifest.same_place,
         "recipe": manifest.recipe,
         "recipe_sha256": manifest.recipe_sha256,
         "recipe_revision": _revision(workspace, manifest),

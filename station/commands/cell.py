@@ -150,10 +150,8 @@ def _open_judging(
 ) -> Iterator[cycle.Judging]:
     """Open the recipe's model for as long as it judges."""
     with open_model(workspace, name, threshold=threshold) as model:
-        card, setup_score = model.card, recipe.recipe.setup_score
-        yield cycle.Judging(
-            model, name, card.sha256, threshold, setup_score, card.runtime, card.precision
-        )
+        card, rule = model.card, recipe.recipe.sheet_rule
+        yield cycle.Judging(model, name, card.sha256, threshold, rule, card.runtime, card.precision)
 
 
 def _job(

@@ -11,7 +11,7 @@ from station import show
 from station.commands.common import workspace_of
 from station.errors import ConfigError, ModelError
 from station.model import ModelCard, load_card, open_model
-from station.recipe import load_recipe
+from station.recipe import HIGHEST, load_recipe
 
 if TYPE_CHECKING:
     from station.learn.evaluate import Examples, Judging, Scored
@@ -77,14 +77,14 @@ def _judging(args: argparse.Namespace, workspace: Path, card: ModelCard) -> Judg
     from station.learn.evaluate import Judging, own_threshold
 
     if args.threshold is not None:
-        return Judging(args.threshold, "given", "highest")
+        return Judging(args.threshold, "given", HIGHEST)
     if args.recipe is None:
         return own_threshold(card)
     recipe = load_recipe(workspace, args.recipe).recipe
     if recipe.threshold is None:
         raise ConfigError(f"recipes/{args.recipe}.yaml: threshold: missing")
     source = f"recipe {args.recipe}, which names model {recipe.model or 'none'}"
-    return Judging(recipe.threshold, source, recipe.setup_score)
+    return Judging(recipe.threshold, source, recipe.sheet_rule)
 
 
 def _check_page(out: Path | None) -> None:

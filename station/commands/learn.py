@@ -14,9 +14,10 @@ from station.detectors import preset_of
 from station.errors import INTERRUPTED, ConfigError
 from station.label import attach
 from station.preset import changed
-from station.recipe import MODEL_PATTERN, load_recipe
+from station.recipe import HIGHEST, MODEL_PATTERN, load_recipe
 from station.records import judge
 from station.run_report import make_report
+from station.sheet_score import ShotScore
 from station.workspace import active_recipe
 
 
@@ -58,7 +59,7 @@ def train(args: argparse.Namespace) -> int:
         preset=changed(preset_of(args.detector, args.preset), **chosen),
         units=args.images,
         seed=args.seed,
-        setup_score=recipe.recipe.setup_score if recipe else "highest",
+        rule=recipe.recipe.sheet_rule if recipe else HIGHEST,
         resume=args.resume,
         precision=args.precision,
     )
@@ -115,7 +116,7 @@ def score(args: argparse.Namespace) -> int:
         verdict = (
             None
             if threshold is None
-            else judge([prediction.score], [""], 1, threshold, "highest")[0]
+            else judge([ShotScore("", prediction.score)], 1, threshold, HIGHEST)[0]
         )
         row: dict[str, object] = {
             "file": str(file),

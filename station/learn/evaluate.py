@@ -31,8 +31,9 @@ from station.learn.metrics import LabelledScores
 from station.learn.region_metrics import LabelledMap, PixelMetrics
 from station.learn.splits import file_sha256, halves
 from station.model import ModelCard, list_models
-from station.recipe import SetupScore
-from station.records import Image, Prediction, sheet_score
+from station.recipe import HIGHEST, SheetRule
+from station.records import Image, Prediction
+from station.sheet_score import ShotScore, sheet_score
 
 SEED = 0  # of the bootstrap: the same data give the same intervals
 
@@ -42,7 +43,7 @@ class Judging(NamedTuple):
 
     threshold: float
     source: str
-    setup_score: SetupScore
+    rule: SheetRule
 
 
 class Scored(NamedTuple):
@@ -106,7 +107,7 @@ def newest(workspace: Path, name: str) -> str:
 def own_threshold(card: ModelCard) -> Judging:
     """Judge by the highest score of the good units held out at training: no test data in it."""
     highest = max(card.held_out_scores)
-    return Judging(highest, "the highest held-out good unit of the model's card", "highest")
+    return Judging(highest, "the highest held-out good unit of the model's card", HIGHEST)
 
 
 def score(
@@ -206,7 +207,9 @@ def _sheets(scored: Sequence[Scored], judging: Judging) -> metrics.ImageMetrics 
     for one in scored:
         sheets.setdefault(one.example.unit, []).append(one)
     scores = [
-        sheet_score([s.score for s in shots], [s.example.setup for s in shots], judging.setup_score)
+        sheet_score(
+            [ShotScore(s.example.setup, s.score, s.anomaly_map) for s in shots], judging.rule
+        )
         for shots in sheets.values()
     ]
     defective = [any(s.example.defective for s in shots) for shots in sheets.values()]

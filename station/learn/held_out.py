@@ -16,8 +16,9 @@ from station.learn import synthetic
 from station.learn.export import Detector
 from station.learn.images import TrainingImages
 from station.model import Scale
-from station.recipe import SetupScore
-from station.records import Image, sheet_score
+from station.recipe import SheetRule
+from station.records import Image
+from station.sheet_score import Map, ShotScore, recorded, sheet_score
 
 SHARE = 0.2  # of the units
 FEW = 10  # units; a fifth of fewer says nothing
@@ -31,6 +32,7 @@ class HeldOut(NamedTuple):
     units: list[str]  # one entry per image
     setups: list[str]  # likewise: what the shots of one setup share of their names
     good: list[float]
+    maps: list[Map]  # of the good images
     scale: Scale
     good_golden: list[Image]
     spoilt_golden: list[Image]
@@ -62,7 +64,7 @@ def score_held_out(
 ) -> HeldOut:
     """Score every held-out image as it is and with a synthetic defect; fix the scale by both."""
     rng = np.random.default_rng([seed, 2])
-    units, setups, good, spoilt = [], [], [], []
+    units, setups, good, maps, spoilt = [], [], [], [], []
     plain: list[Image] = []
     seen: list[Image] = []
     todo = [
@@ -80,7 +82,9 @@ def score_held_out(
             seen.append(_small(bad, detector))
         units.append(unit)
         setups.append(path.stem.rpartition("_")[0] or path.stem)
-        good.append(score(detector, image))
+        found, anomaly_map = answer(detector, image)
+        good.append(found)
+        maps.append(recorded(anomaly_map))
         if len(plain) < GOOD_GOLDEN:
             plain.append(_small(image, detector))
         told(i + 1, len(todo))
@@ -93,24 +97,31 @@ def score_held_out(
     scale = Scale(raw_zero=zero, raw_one=one, synthetic_seed=seed, synthetic_kinds=synthetic.KINDS)
     order = np.argsort(spoilt)
     quartiles = [seen[order[len(order) * part // 4]] for part in (1, 2, 3)]
-    return HeldOut(units, setups, good, scale, plain, quartiles)
+    return HeldOut(units, setups, good, maps, scale, plain, quartiles)
 
 
-def unit_scores(held_out: HeldOut, setup_score: SetupScore) -> list[float]:
+def unit_scores(held_out: HeldOut, rule: SheetRule) -> list[float]:
     """Score every held-out unit as the line would score the sheet."""
-    shots: dict[str, tuple[list[float], list[str]]] = {}
-    for unit, setup, raw in zip(held_out.units, held_out.setups, held_out.good, strict=True):
-        scores, setups = shots.setdefault(unit, ([], []))
-        scale = held_out.scale
-        scores.append((raw - scale.raw_zero) / (scale.raw_one - scale.raw_zero))
-        setups.append(setup)
-    return [sheet_score(scores, setups, setup_score) for scores, setups in shots.values()]
+    shots: dict[str, list[ShotScore]] = {}
+    zero, one = held_out.scale.raw_zero, held_out.scale.raw_one
+    answers = zip(held_out.good, held_out.maps, strict=True)
+    for unit, setup, (raw, raw_map) in zip(held_out.units, held_out.setups, answers, strict=True):
+        score = (raw - zero) / (one - zero)
+        anomaly_map = (raw_map.astype(np.float32) - zero) / (one - zero)
+        shots.setdefault(unit, []).append(ShotScore(setup, score, anomaly_map))
+    return [sheet_score(members, rule) for members in shots.values()]
 
 
 def score(graph: nn.Module, image: Image) -> float:
     """Score one image with a detector's graph."""
+    return answer(graph, image)[0]
+
+
+def answer(graph: nn.Module, image: Image) -> tuple[float, Map]:
+    """Return score and map (h, w) of one image."""
     with torch.inference_mode():
-        return float(graph(to_frames(image))[0][0])
+        scores, maps = graph(to_frames(image))
+    return float(scores[0]), maps[0].numpy()
 
 
 def to_frames(image: Image) -> Tensor:

@@ -27,7 +27,7 @@ from station.learn.method import Learned, Progress, Task
 from station.learn.quantise import Int8Network, int8_file
 from station.model import Golden, ModelCard, ModelInput, Training, TrainingData
 from station.preset import DEFAULT, Preset
-from station.recipe import MODEL_PATTERN, SetupScore
+from station.recipe import HIGHEST, MODEL_PATTERN, SheetRule
 
 # Between the network as trained and as exported; the int8 one rounds at another place.
 EXPORT_TOLERANCE = {"fp32": 1e-4, "int8": 0.05}
@@ -42,7 +42,7 @@ class TrainOptions:
     preset: AnyPreset = DEFAULT
     units: int | None = None  # train on this many units, drawn by the seed
     seed: int = 0
-    setup_score: SetupScore = "highest"  # how the recipe makes a sheet's score of its shots
+    rule: SheetRule = HIGHEST  # how the recipe makes a sheet's score of its shots
     resume: bool = False
     precision: Literal["fp32", "int8"] = "fp32"
 
@@ -137,7 +137,7 @@ def train(
             curve=learned.curve,
         ),
         golden=golden,
-        held_out_scores=tuple(unit_scores(result, options.setup_score)),
+        held_out_scores=tuple(unit_scores(result, options.rule)),
         software=_software(),
         created=datetime.now(UTC),
     )

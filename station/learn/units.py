@@ -11,8 +11,8 @@ from station.learn.examples import Example, sheet_of
 from station.learn.images import read_image
 from station.learn.splits import digest
 from station.model import open_model
-from station.recipe import Recipe
-from station.records import sheet_score
+from station.recipe import HIGHEST, Recipe
+from station.sheet_score import ShotScore, recorded, sheet_score
 
 
 class Unit(NamedTuple):
@@ -55,23 +55,24 @@ def score_units(
     sheets = all(sheet_of(example.file) is not None for example in examples)
     if sheets:
         check_complete(examples, recipe.shots_per_sheet)
-    scores, hashes = [], []
+    shots, hashes = [], []
     with open_model(workspace, model_name) as model:
         for example in examples:
             loaded = read_image(example.file)
             try:
-                scores.append(model.predict(loaded.image).score)
+                found = model.predict(loaded.image)
             except ModelError as error:
                 raise ModelError(f"{example.file}: {error}") from error
+            shots.append(ShotScore(example.setup, found.score, recorded(found.anomaly_map)))
             hashes.append(loaded.sha256)
             told(example.file.name)
         model_sha256 = model.card.sha256
     if sheets:
-        units = group_sheets(examples, scores, recipe)
+        units = group_sheets(examples, shots, recipe)
     else:
         units = [
-            Unit(example.file.name, example.defective, score)
-            for example, score in zip(examples, scores, strict=True)
+            Unit(example.file.name, example.defective, sheet_score([shot], HIGHEST))
+            for example, shot in zip(examples, shots, strict=True)
         ]
     groups = len({(not sheets and example.label, example.unit) for example in examples})
     return ScoredUnits(
@@ -80,23 +81,19 @@ def score_units(
 
 
 def group_sheets(
-    examples: Sequence[Example], scores: Sequence[float], recipe: Recipe
+    examples: Sequence[Example], scored: Sequence[ShotScore], recipe: Recipe
 ) -> list[Unit]:
     """Make one score of every sheet's shots; a defect in any picture makes the sheet defective."""
-    shots: dict[str, list[tuple[Example, float]]] = {}
-    for example, score in zip(examples, scores, strict=True):
-        shots.setdefault(str(sheet_of(example.file)), []).append((example, score))
+    sheets: dict[str, list[tuple[Example, ShotScore]]] = {}
+    for example, shot in zip(examples, scored, strict=True):
+        sheets.setdefault(str(sheet_of(example.file)), []).append((example, shot))
     return [
         Unit(
             sheet,
             any(example.defective for example, _ in members),
-            sheet_score(
-                [score for _, score in members],
-                [example.setup for example, _ in members],
-                recipe.setup_score,
-            ),
+            sheet_score([shot for _, shot in members], recipe.sheet_rule),
         )
-        for sheet, members in sorted(shots.items())
+        for sheet, members in sorted(sheets.items())
     ]
 
 

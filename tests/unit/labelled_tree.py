@@ -11,6 +11,7 @@ from station.learn import evaluate
 from station.learn.evaluate import Examples, Judging, Scored
 from station.learn.evaluation import Evaluation
 from station.model import ModelCard
+from station.recipe import HIGHEST
 from station.records import Image, Prediction
 
 SIZE = 32
@@ -57,5 +58,5 @@ def brightness(image: Image) -> Prediction:
 def evaluated(root: Path, card: ModelCard) -> tuple[Evaluation, Examples, list[Scored]]:
     examples = evaluate.read_examples(root, "all")
     scored = evaluate.score(brightness, examples, lambda _: None)
-    judging = Judging(LIMIT, "given", "highest")
+    judging = Judging(LIMIT, "given", HIGHEST)
     return evaluate.evaluate(card, examples, scored, judging), examples, scored

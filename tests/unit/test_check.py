@@ -173,3 +173,17 @@ def test_a_pose_the_robot_refuses_is_named(desk: Desk) -> None:
 def test_a_first_setup_out_of_reach_is_an_error(desk: Desk) -> None:
     desk.edit("recipes/glassfiber.yaml", "[-0.055, -0.495, 0.26", "[-0.055, -1.495, 0.26")
     assert desk.errors() == ["setup left-front: out of the arm's reach"]
+
+
+def test_a_view_width_unlike_the_lens_is_told(desk: Desk) -> None:
+    assert not [f for f in desk.findings() if "view_width_m" in f.what]
+    desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.134", "view_width_m: 0.20")
+    (finding,) = [f for f in desk.findings() if "view_width_m" in f.what]
+    assert finding.level == "warning"
+    assert "200 mm, lens and working distance give 135 mm" in finding.what
+
+
+def test_consensus_without_the_views_width_is_refused(desk: Desk) -> None:
+    desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.134", "# view_width_m: 0.134")
+    with pytest.raises(ConfigError, match="consensus needs view_width_m"):
+        desk.findings()

@@ -277,7 +277,7 @@ def test_the_queue_blocks_rather_than_drops(tmp_path: Path) -> None:
     collected = sheet.finish()
     collector.close()
     assert [capture.shot for capture in collected.captures] == list(range(1, count + 1))
-    assert collected.scores == [float(number) for number in range(1, count + 1)]
+    assert [s.score for s in collected.shots] == [float(number) for number in range(1, count + 1)]
 
 
 @pytest.mark.parametrize("first_pixel", [0, 255])
@@ -290,7 +290,7 @@ def test_a_shot_that_could_not_be_scored_is_kept_without_a_score(
         sheet.add(shot(number), status(), frame(value))
     collected = sheet.finish()
     collector.close()
-    assert collected.scores == [7.0, None]
+    assert [s.score for s in collected.shots] == [7.0, None]
     assert collected.captures[1].problem
     assert (tmp_path / "s_left_2.png").exists()
 

@@ -21,7 +21,11 @@ from station.errors import (
     RobotStopped,
     StationError,
 )
+from station.recipe import HIGHEST, SheetRule
 from station.records import Manifest, Verdict, judge, pixels_sha256
+from station.sheet_score import ShotScore
+
+LOWEST = SheetRule("lowest")
 
 scores = st.lists(st.one_of(st.none(), st.floats()), max_size=5)
 
@@ -30,28 +34,31 @@ def judged(
     scores: Sequence[float | None], required: int, threshold: float
 ) -> tuple[Verdict, float | None, tuple[str, ...]]:
     """Judge shots of one setup by the highest."""
-    return judge(scores, ["a"] * len(scores), required, threshold, "highest")
+    return judge([ShotScore("a", score) for score in scores], required, threshold, HIGHEST)
 
 
 def test_the_lowest_shot_of_a_setup_tells_a_defect_from_a_glint() -> None:
     setups = ["left", "left", "left", "right", "right", "right"]
     glint = [0.9, 0.0, 0.1, 0.1, 0.1, 0.0]
     defect = [0.1, 0.0, 0.1, 0.9, 0.8, 0.7]
-    assert judge(glint, setups, 6, 0.5, "lowest")[:2] == (Verdict.ACCEPT, 0.0)
-    assert judge(defect, setups, 6, 0.5, "lowest")[:2] == (Verdict.REJECT, 0.7)
-    assert judge(glint, setups, 6, 0.5, "highest")[:2] == (Verdict.REJECT, 0.9)
+    glint_shots = [ShotScore(*pair) for pair in zip(setups, glint, strict=True)]
+    defect_shots = [ShotScore(*pair) for pair in zip(setups, defect, strict=True)]
+    assert judge(glint_shots, 6, 0.5, LOWEST)[:2] == (Verdict.ACCEPT, 0.0)
+    assert judge(defect_shots, 6, 0.5, LOWEST)[:2] == (Verdict.REJECT, 0.7)
+    assert judge(glint_shots, 6, 0.5, HIGHEST)[:2] == (Verdict.REJECT, 0.9)
 
 
 def test_the_lowest_shot_never_hides_one_without_a_score() -> None:
-    setups = ["left", "left"]
-    assert judge([0.1, math.nan], setups, 2, 0.5, "lowest")[0] is Verdict.REJECT
-    assert judge([0.1, None], setups, 2, 0.5, "lowest")[0] is Verdict.REJECT
-    assert judge([0.1], ["left"], 2, 0.5, "lowest")[0] is Verdict.NONE
+    calm, odd, none = (ShotScore("left", score) for score in (0.1, math.nan, None))
+    assert judge([calm, odd], 2, 0.5, LOWEST)[0] is Verdict.REJECT
+    assert judge([calm, none], 2, 0.5, LOWEST)[0] is Verdict.REJECT
+    assert judge([calm], 2, 0.5, LOWEST)[0] is Verdict.NONE
 
 
 def test_one_shot_a_setup_is_judged_alike_either_way() -> None:
-    for how in ("highest", "lowest"):
-        assert judge([0.2, 0.6], ["a", "b"], 2, 0.5, how)[:2] == (Verdict.REJECT, 0.6)
+    shots = [ShotScore(s, v, np.full((4, 4), v)) for s, v in (("a", 0.25), ("b", 0.625))]
+    for how in (HIGHEST, LOWEST, SheetRule("consensus", 0.1)):
+        assert judge(shots, 2, 0.5, how)[:2] == (Verdict.REJECT, 0.625)
 
 
 def test_all_scores_below_the_threshold_accept() -> None:

@@ -10,6 +10,7 @@ from station.errors import DatasetError
 from station.learn.examples import Example, read_test
 from station.learn.units import Unit, check_complete, group_sheets
 from station.recipe import Recipe, load_recipe
+from station.sheet_score import ShotScore
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,8 +38,9 @@ def test_a_sheet_gets_the_score_that_the_line_would_give_it(tmp_path: Path, reci
     )
     # The one defective picture makes sheet 1 defective; its good pictures count for its score.
     scores = {"left_1": 0.9, "left_2": 0.1, "right_1": 0.4, "right_2": 0.6}
-    given = [scores[e.file.stem.partition("_")[2]] for e in examples]
-    assert group_sheets(examples, given, recipe) == [
+    given = [ShotScore(e.setup, scores[e.file.stem.partition("_")[2]]) for e in examples]
+    lowest = recipe.model_copy(update={"setup_score": "lowest"})
+    assert group_sheets(examples, given, lowest) == [
         Unit("s-1-1", defective=True, score=0.4),
         Unit("s-1-2", defective=False, score=0.9),
     ]
