@@ -17,6 +17,7 @@ from station.recipe import MODEL_PATTERN, JointsField, PoseField, SetupScore
 from station.strict import Strict
 
 Image = NDArray[np.uint8]
+SHEET_PATTERN = r"([a-z0-9][a-z0-9-]*)-([0-9]{1,9})-([0-9]{1,9})"  # station, boot, counter
 Precision = Literal["fp32", "bf16", "int8"]  # of a model's network
 RuntimeName = Literal["torchscript", "openvino"]  # what runs it
 
