@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from station import history
 from station.errors import DatasetError
 from station.history import After
-from station.records import Capture, FileEntry, Image, Manifest
+from station.records import SHEET_PATTERN, Capture, FileEntry, Image, Manifest
 from station.sheet_score import recorded
 
 MANIFEST = "manifest.json"
@@ -151,8 +151,13 @@ class Dataset:
 
     def folders(self) -> list[Path]:
         """Return every recorded sheet's folder in order of boot and number."""
-        found = [path for path in (self.root / "inspections").glob("*/*") if path.is_dir()]
-        return sorted(found, key=lambda path: order(path.name))
+        found = (self.root / "inspections").glob("*/*")
+        return sorted(filter(_is_record, found), key=lambda path: order(path.name))
+
+    def strangers(self) -> list[Path]:
+        """Return what lies among the records and is none."""
+        found = (self.root / "inspections").glob("*/*")
+        return sorted(path for path in found if not _is_record(path))
 
     def place(self, manifest: Manifest, capture: Capture) -> Path:
         """Return where a captured (not inspected) picture lies."""
@@ -191,6 +196,10 @@ class Dataset:
                     f"{path}: this sheet is already recorded; "
                     "write the highest boot number used in data/ into run/boot"
                 )
+
+
+def _is_record(path: Path) -> bool:
+    return re.fullmatch(SHEET_PATTERN, path.name) is not None and path.is_dir()
 
 
 def order(sheet: str) -> list[int]:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from station.errors import ConfigError, DatasetError
 from station.history import After
 from station.ledger_schema import POSE, alarms, audit, metadata, sheets, shots
-from station.records import Manifest
+from station.records import SHEET_PATTERN, Manifest
 
 FILE = "ledger.db"
 SCHEMA = "0001"  # the newest migration
@@ -46,7 +46,7 @@ class SheetId(NamedTuple):
     @classmethod
     def of(cls, sheet: str) -> SheetId:
         """Read an id."""
-        found = re.fullmatch(r"([a-z0-9][a-z0-9-]*)-([0-9]{1,9})-([0-9]{1,9})", sheet)
+        found = re.fullmatch(SHEET_PATTERN, sheet)
         if found is None:
             raise DatasetError(f"{sheet[:80]!r}: not a sheet's id, such as s1-0042-000007")
         return cls(found[1], int(found[2]), int(found[3]))
@@ -322,6 +322,9 @@ def _after_columns(after: After) -> Row:
 
 def shots_of(manifest: Manifest) -> list[Row]:
     """Return the rows that a record's shots must have."""
+    for capture in manifest.captures:
+        if capture.file not in manifest.files:
+            raise DatasetError(f"{manifest.sheet}: {capture.file} has no file entry")
     return [
         {
             "sheet": manifest.sheet,

@@ -18,6 +18,7 @@ from station.sheet_score import ShotScore, sheet_score
 from station.strict import Strict
 
 Image = NDArray[np.uint8]
+SHEET_PATTERN = r"([a-z0-9][a-z0-9-]*)-([0-9]{1,9})-([0-9]{1,9})"  # station, boot, counter
 Precision = Literal["fp32", "bf16", "int8"]  # of a model's network
 RuntimeName = Literal["torchscript", "openvino"]  # what runs it
 

@@ -46,7 +46,8 @@ def plan(dataset: Dataset, policy: Retention, now: datetime) -> Plan:
         except DatasetError:
             staying["its record is damaged"] += 1
             continue
-        pictures = [c.file for c in record.manifest.captures if (folder / c.file).exists()]
+        named = [c.file for c in record.manifest.captures if c.file in record.manifest.files]
+        pictures = [name for name in named if (folder / name).exists()]
         if not pictures:
             continue
         whole += 1

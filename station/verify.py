@@ -75,6 +75,8 @@ def check_record(folder: Path) -> Checked:
     thinned = history.after(manifest.verdict, manifest.dry_run, events).thinned
     if manifest.sheet != folder.name:
         problems.append(f"{MANIFEST}: is of sheet {manifest.sheet}")
+    if manifest.recipe != folder.parents[2].name:
+        problems.append(f"{MANIFEST}: is of recipe {manifest.recipe}")
     for name, entry in manifest.files.items():
         problem = _wrong(folder, name, entry)
         if problem and not (name in thinned and not (folder / name).exists()):
@@ -99,6 +101,7 @@ def verify(
             checked.append(check_record(folder))
             told(folder.name)
         problems = [Problem(recipe, c.folder.name, what) for c in checked for what in c.problems]
+        problems += [Problem(recipe, str(p), "is no sheet's folder") for p in dataset.strangers()]
         problems += [Problem(recipe, *found) for found in _chain(checked)]
         problems += [Problem(recipe, *found) for found in _rows(dataset, ledger, checked, station)]
         proof = proof._replace(
@@ -121,14 +124,13 @@ def rebuild(
         folders = Dataset(workspace, recipe).folders()
         for folder in folders:
             try:
-                records.append(read_record(folder))
+                record = read_record(folder)
+                row = ledger.row(record.manifest, record.sha256, folder, after_of(record))
+                records.append((row, shots_of(record.manifest)))
             except DatasetError:
                 continue  # `verify` names it
-        rows += [
-            (ledger.row(r.manifest, r.sha256, r.folder, after_of(r)), shots_of(r.manifest))
-            for r in records
-        ]
-        there = {r.manifest.sheet for r in records}
+        rows += records
+        there = {row["sheet"] for row, _ in records}
         ours = {SheetId.of(folder.name).station for folder in folders} | {station}
         lost += [row for row in ledger.rows(recipe, stations=ours) if row["sheet"] not in there]
     ledger.rebuild(rows, lost)
@@ -244,13 +246,17 @@ def _row_problems(
 ) -> list[str]:
     if row is None:
         return ["ledger: has no row of it"]
-    wanted = ledger.row(record.manifest, record.sha256, record.folder, after_of(record))
+    try:
+        wanted = ledger.row(record.manifest, record.sha256, record.folder, after_of(record))
+        wanted_shots = shots_of(record.manifest)
+    except DatasetError:
+        return []  # told of the record itself
     problems = [
         f"ledger: {column} is {row[column]!r}, its record says {value!r}"
         for column, value in wanted.items()
         if row[column] != value
     ]
-    expected = {(shot["setup"], shot["shot"]): shot for shot in shots_of(record.manifest)}
+    expected = {(shot["setup"], shot["shot"]): shot for shot in wanted_shots}
     if expected != {(shot["setup"], shot["shot"]): shot for shot in shots}:
         problems.append("ledger: its shots are not those of its record")
     return problems

@@ -94,7 +94,9 @@ def _shots(manifest: Manifest, thinned: frozenset[str]) -> list[dict[str, Any]]:
             "problem": capture.problem,
             "picture": capture.file,
             "thinned": capture.file in thinned,
-            "file_sha256": manifest.files[capture.file].sha256,
+            "file_sha256": manifest.files[capture.file].sha256
+            if capture.file in manifest.files
+            else None,
             "pixels_sha256": capture.pixels_sha256,
             "pose": list(capture.pose),
             "pose_asked": list(capture.pose_asked),

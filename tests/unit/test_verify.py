@@ -94,6 +94,9 @@ PICTURE = f"{sheet_id(2)}_left_1.png"
         (lambda f, _: f.rename(f.parents[3] / "gone"), 2, "ledger: has a row, but"),
         (lambda f, _: f.rename(f.parents[3] / "gone"), 3, "chain: follows a record of sha256"),
         (lambda f, _: f.rename(f.with_name(sheet_id(9))), 9, f"is of sheet {sheet_id(2)}"),
+        (lambda f, _: edit(f / MANIFEST, recipe="other"), 2, "is of recipe other"),
+        (lambda f, _: edit(f / MANIFEST, files={}), 2, "no file entry in the manifest"),
+        (lambda f, _: edit(f / MANIFEST, sheet="x"), 2, "is of sheet x"),
         (lambda f, _: (f / HISTORY).write_bytes(b"{}\n"), 2, "line 1 is not an event"),
         (lambda f, _: edit(f / HISTORY, previous="0" * 64), 2, "is not an event"),
         (lambda _, ledger: execute(ledger, "DELETE FROM sheets WHERE number = 2"), 2, "no row"),
@@ -130,6 +133,19 @@ def test_an_event_that_follows_another_than_the_last_is_named(
     lines = (folder / HISTORY).read_text().splitlines(keepends=True)
     (folder / HISTORY).write_text(lines[1])
     assert any("does not follow" in found for found in problems(ledger, dataset))
+
+
+def test_what_lies_among_the_records_and_is_none_is_named_and_stops_nothing(
+    tmp_path: Path, ledger: Ledger, dataset: Dataset
+) -> None:
+    folder = told(dataset, 1)
+    (folder.parent / "notes").mkdir()
+    (folder.parent / sheet_id(7)).write_bytes(b"")
+    recover(dataset, ledger, "s1")
+    assert rebuild(tmp_path, ledger, [RECIPE], "s1") == (1, [])
+    assert [found.split(": ")[1] for found in problems(ledger, dataset)] == [
+        "is no sheet's folder"
+    ] * 2
 
 
 def test_half_a_line_of_history_is_cut_off_by_the_next_event(dataset: Dataset) -> None:

@@ -1,0 +1,154 @@
+"""Nothing that was told is lost: kill -9, power cuts, a ledger that refuses, a full disk.
+
+A handful of trials here; at full length they are `python tests/hil/kill_trials.py 200` and
+`python tests/hil/power_cut.py 24`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import kill_trials
+import power_cut
+import pytest
+from conftest import Simulator
+from test_station import (  # noqa: F401 - models, sim and station are fixtures
+    ACCEPT,
+    REJECT,
+    Ended,
+    Inspection,
+    Station,
+    models,
+    pictures,
+    sim,
+    station,
+    wait_until,
+)
+
+from station.dataset import after_of, read_record
+
+FULL_MB = 3
+
+
+@pytest.mark.timeout(300)
+def test_no_sheet_that_was_told_is_lost_to_kill_9(
+    simulator: Callable[..., Simulator], tmp_path: Path
+) -> None:
+    sim = simulator("--size", "320", "268", "--speed", "30", "--defect-rate", "0")  # noqa: F811
+    found = kill_trials.run(tmp_path, sim, trials=3, seed=3)
+    assert found["killed"] == 3
+
+
+@pytest.fixture
+def cuts(tmp_path: Path) -> Path:
+    reason = power_cut.why_not()
+    if reason is not None:
+        pytest.skip(f"no power can be cut here: {reason}")
+    return tmp_path
+
+
+def test_no_acknowledged_sheet_is_lost_to_a_power_cut(cuts: Path) -> None:
+    found = power_cut.run(cuts, trials=2, seed=11)
+    assert found["acknowledged"] >= 2 * power_cut.FEWEST
+    assert (found["lost"], found["rows_lost"], found["problems"]) == (0, 0, 0)
+
+
+def test_a_writer_without_fsync_is_caught_by_the_same_trials(cuts: Path) -> None:
+    assert power_cut.run(cuts, trials=1, seed=11, broken=True)["lost"] > 0
+
+
+@pytest.fixture
+def inspection(station: Station, models: Path) -> Inspection:  # noqa: F811
+    found = Inspection(station, models)
+    found.judge_by("toy/1", 0.9)
+    return found
+
+
+def test_a_sheet_whose_row_cannot_be_committed_is_not_accepted(inspection: Inspection) -> None:
+    station = inspection.station  # noqa: F811
+    assert station.run("inspect --recipe two --sheets 1").code == 0
+    process = station.start("inspect --recipe two --sheets 2 --json")
+    wait_until(lambda: pictures(station))
+    other = sqlite3.connect(station.folder / "data" / "ledger.db")
+    other.execute("BEGIN IMMEDIATE")  # longer than the station waits for it
+    ended = Ended.of(process, 60)
+    other.rollback()
+    other.close()
+    assert ended.code == 5, ended.err
+    assert "ledger.db: database is locked" in ended.complaint()
+    (row,) = ended.rows()
+    assert row["verdict"] == "none"
+    assert "judged accept, but the line did not rise" in row["reasons"][-1]
+    assert len(inspection.rises(ACCEPT)) == 1, "that of the first run"
+    (folder, manifest) = inspection.records()[-1]
+    assert manifest.verdict == "accept"
+    assert after_of(read_record(folder)).outcome == "none"
+
+    again = station.run("inspect --recipe two --sheets 1")
+    assert again.code == 0, again.err
+    assert "ledger.row_adopted" in again.err
+    assert station.run("verify").code == 0
+
+
+@pytest.fixture
+def small_disk(station: Station) -> Iterator[Path]:  # noqa: F811
+    data = station.folder / "data"
+    told = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={FULL_MB}m", "tmpfs", data],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if told.returncode != 0:
+        pytest.skip(f"no small disk can be mounted here: {told.stderr.strip()}")
+    yield data
+    subprocess.run(["umount", data], check=True)  # noqa: S607
+
+
+@pytest.mark.parametrize("disk", ["{start_free_gb: 1, suspend_free_gb: 0}", ""])
+def test_a_start_without_room_moves_nothing(
+    inspection: Inspection, small_disk: Path, disk: str
+) -> None:
+    station = inspection.station  # noqa: F811
+    station.edit_cell("gate: input", f"disk: {disk}\ngate: input" if disk else "gate: input")
+    ended = station.run("inspect --recipe two --sheets 1")
+    assert ended.code == 5, ended.err
+    assert "GB free" in ended.complaint()
+    assert station.moves() == []
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_disk_that_fills_up_ends_the_run_between_sheets(inspection: Inspection) -> None:
+    station = inspection.station  # noqa: F811
+    station.edit_cell(
+        "gate: input",
+        "disk: {start_free_gb: 0.0015, suspend_free_gb: 0.0015, warn_free_gb: 1}\ngate: input",
+    )
+    ended = station.run("inspect --recipe two --sheets 99 --json")
+    assert ended.code == 5, ended.err
+    assert "free space, see `station retention`" in ended.complaint()
+    assert ended.err.count("disk.low") == 1
+    verdicts = [row["verdict"] for row in ended.rows()]
+    assert verdicts, "there was room for some"
+    assert set(verdicts) == {"accept"}
+    assert len(inspection.rises(ACCEPT)) == len(verdicts)
+
+
+def test_a_full_disk_accepts_nothing_it_could_not_record(
+    inspection: Inspection, small_disk: Path
+) -> None:
+    station = inspection.station  # noqa: F811
+    station.edit_cell("gate: input", "disk: {start_free_gb: 0, suspend_free_gb: 0}\ngate: input")
+    ended = station.run("inspect --recipe two --sheets 99 --json")
+    assert ended.code == 5, ended.err
+    assert "No space left on device" in ended.err or "disk is full" in ended.err
+    accepted = [row for row in ended.rows() if row["verdict"] == "accept"]
+    assert len(inspection.rises(ACCEPT)) == len(accepted) > 0
+    assert inspection.rises(REJECT) == []
+    recorded = {m.sheet for _, m in inspection.records() if m.verdict == "accept" and m.complete}
+    assert {row["sheet"] for row in accepted} <= recorded
+    assert small_disk.is_mount()
