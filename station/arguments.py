@@ -227,6 +227,19 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     _json(train)
 
+    imported = _add(
+        commands, common, "import", "make a model of a TorchScript file that was made elsewhere",
+        "station import other.pt --model other --dataset data/glassfiber",
+    )  # fmt: skip
+    imported.add_argument("file", type=Path, metavar="FILE")
+    imported.add_argument("--model", type=_name, required=True, metavar="NAME")
+    good = imported.add_mutually_exclusive_group(required=True)
+    good.add_argument(
+        "--dataset", type=Path, metavar="DIR", help="an MVTec tree: train/good fixes the scale"
+    )
+    good.add_argument("--recipe", metavar="R", help="good captures of recipe R fix the scale")
+    _json(imported)
+
     score = _add(
         commands, common, "score", "score picture files",
         "station score --model glassfiber/1 --threshold 0.5 data/glassfiber/test/*/*.png",
@@ -428,16 +441,21 @@ def _sim(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
     bench = _add(commands, common, "bench", "measure", "station bench cycle --json")
-    bench.add_argument("what", choices=("cycle", "scene", "model", "metrics", "simplenet", "train"))
+    bench.add_argument(
+        "what",
+        choices=("cycle", "scene", "model", "detectors", "metrics", "simplenet", "train"),
+    )
     _recipe(bench)
-    bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")
+    bench.add_argument(
+        "--model", metavar="NAME/N", help="default: the recipe's; of detectors: every newest"
+    )
     bench.add_argument(
         "--sheets", type=_count, metavar="N", help="of metrics: maps; of train: images"
     )
     bench.add_argument("--seed", type=_seed, default=1)
     bench.add_argument("--size", type=_size, metavar="WxH")
     bench.add_argument(
-        "--rounds", type=_count, default=20, metavar="N", help="of simplenet; all in turn in each"
+        "--rounds", type=_count, default=20, metavar="N", help="of simplenet and detectors"
     )
     _json(bench)
 

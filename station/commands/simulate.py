@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 from itertools import pairwise
 from pathlib import Path
 
 from station import show
 from station.commands.common import judged_by, recipe_of, workspace_of
+from station.errors import ModelError
+from station.model import list_models
 from station.recipe import load_recipe
 from station.workspace import active_recipe
 
@@ -58,6 +61,8 @@ def bench(args: argparse.Namespace) -> int:
 
         show.values(bench_train(args.sheets or 16, 90), as_json=args.json)
         return 0
+    if args.what == "detectors":
+        return _bench_detectors(args, workspace)
     recipe = recipe_of(args, workspace)
     model, threshold = judged_by(recipe)
     if args.what == "model":
@@ -76,6 +81,25 @@ def bench(args: argparse.Namespace) -> int:
         args.size or (2448, 2048),
     )
     show.values(result._asdict(), as_json=args.json)
+    return 0
+
+
+def _bench_detectors(args: argparse.Namespace, workspace: Path) -> int:
+    from station.learn.bench_detectors import bench_detectors
+
+    newest = {name.partition("/")[0]: name for name in list_models(workspace)}
+    names = [args.model] if args.model else list(newest.values())
+    if not names:
+        raise ModelError(f"{workspace / 'models'}: no model to measure; `station train` makes one")
+    rows = []
+    for row in bench_detectors(workspace, names, args.size, args.rounds):
+        if args.json:
+            print(json.dumps(row), flush=True)
+        rows.append(row)
+    if not args.json:
+        columns = ("model", "runtime", "precision", "threads", "shots", "p50_ms", "p95_ms",
+                   "p99_ms", "pictures_per_s", "note")  # fmt: skip
+        show.table("camera buffer to verdict", [{c: row.get(c) for c in columns} for row in rows])
     return 0
 
 
