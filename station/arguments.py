@@ -264,6 +264,19 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     _json(train)
 
+    imported = _add(
+        commands, common, "import", "make a model of a TorchScript file that was made elsewhere",
+        "station import other.pt --model other --dataset data/glassfiber",
+    )  # fmt: skip
+    imported.add_argument("file", type=Path, metavar="FILE")
+    imported.add_argument("--model", type=_name, required=True, metavar="NAME")
+    good = imported.add_mutually_exclusive_group(required=True)
+    good.add_argument(
+        "--dataset", type=Path, metavar="DIR", help="an MVTec tree: train/good fixes the scale"
+    )
+    good.add_argument("--recipe", metavar="R", help="good captures of recipe R fix the scale")
+    _json(imported)
+
     score = _add(
         commands, common, "score", "score picture files",
         "station score --model glassfiber/1 --threshold 0.5 data/glassfiber/test/*/*.png",
@@ -525,6 +538,7 @@ def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
         "what",
         choices=(
             "cycle",
+            "detectors",
             "durability",
             "faults",
             "metrics",
@@ -535,7 +549,9 @@ def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
         ),
     )
     _recipe(bench)
-    bench.add_argument("--model", metavar="NAME/N", help="default: the recipe's")
+    bench.add_argument(
+        "--model", metavar="NAME/N", help="default: the recipe's; of detectors: every newest"
+    )
     bench.add_argument(
         "--sheets", type=_count, metavar="N", help="of metrics: maps; of train: images"
     )
@@ -553,7 +569,7 @@ def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="of faults: loopback address of the simulated controller",
     )
     bench.add_argument(
-        "--rounds", type=_count, default=20, metavar="N", help="of simplenet; all in turn in each"
+        "--rounds", type=_count, default=20, metavar="N", help="of simplenet and detectors"
     )
     _json(bench)
 

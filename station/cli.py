@@ -6,6 +6,7 @@ A command's module is imported when it runs, so that `station report` needs neit
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import sys
 
@@ -31,6 +32,7 @@ _COMMANDS = {
     "clear": "control",
     "reset": "control",
     "mode": "control",
+    "import": "learn",
     "label": "learn",
     "train": "learn",
     "score": "learn",
@@ -60,7 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     log.configure(verbose=args.verbose)
     try:
         module = importlib.import_module(f"station.commands.{_COMMANDS[args.command]}")
-        code: int = getattr(module, args.command)(args)
+        # `import` is a word of the language, so its function is import_.
+        name = f"{args.command}_" if keyword.iskeyword(args.command) else args.command
+        code: int = getattr(module, name)(args)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code

@@ -67,7 +67,7 @@ def write_evaluation(
         for field in AVERAGED
         if getattr(evaluation, field) is not None
     }
-    curve = card.training.curve
+    curve = () if card.training is None else card.training.curve
     page = environment().get_template("evaluation.html.j2").render(
         evaluation=evaluation,
         card=card,
@@ -178,7 +178,11 @@ def _verdict(evaluation: Evaluation) -> list[str]:
 def _made_with(evaluation: Evaluation, card: ModelCard) -> list[tuple[str, str]]:
     software = ", ".join(f"{name} {version}" for name, version in evaluation.software.items())
     units = f"{evaluation.images} images of {evaluation.units} units"
-    trained = f"{card.data.images} images of {card.data.units} units, seed {card.training.seed}"
+    trained = f"{card.data.images} images of {card.data.units} units"
+    if card.training is not None:
+        trained += f", seed {card.training.seed}"
+    else:
+        trained = f"elsewhere; its scale is of {trained}"
     return [
         ("test data", f"{evaluation.dataset}, split {evaluation.split}, {units}"),
         ("test data, sha256", evaluation.data_digest),

@@ -89,6 +89,13 @@ class Training(Strict):
     curve: tuple[CurvePoint, ...]
 
 
+class Imported(Strict):
+    """Where a model came from that was not trained here."""
+
+    file: str
+    sha256: Sha256
+
+
 class Golden(Strict):
     """An image beside the card and the score it must get at every load, as the model runs."""
 
@@ -104,7 +111,7 @@ class ModelCard(Strict):
 
     name: str
     version: int = Field(ge=1)
-    detector: Literal["simplenet", "gaussian", "patchcore"]
+    detector: Literal["simplenet", "gaussian", "patchcore", "imported"]
     backbone: str
     sha256: Sha256
     input: ModelInput
@@ -115,7 +122,8 @@ class ModelCard(Strict):
     )
     scale: Scale
     data: TrainingData
-    training: Training
+    training: Training | None = None
+    imported: Imported | None = Field(default=None, description="in place of `training`")
     golden: tuple[Golden, ...] = Field(min_length=1)
     held_out_scores: tuple[float, ...] = Field(
         min_length=1, description="per held-out unit the highest score of its good images"
@@ -125,7 +133,11 @@ class ModelCard(Strict):
 
     @model_validator(mode="after")
     def _preset_is_the_detectors(self) -> Self:
-        if self.training.preset.detector != self.detector:
+        if (self.training is None) != (self.detector == "imported"):
+            raise ValueError(f"training: not what a card of detector {self.detector} has")
+        if (self.imported is None) == (self.detector == "imported"):
+            raise ValueError(f"imported: not what a card of detector {self.detector} has")
+        if self.training is not None and self.training.preset.detector != self.detector:
             raise ValueError(
                 f"detector: {self.detector}, but its preset is for {self.training.preset.detector}"
             )
@@ -218,11 +230,19 @@ def open_model(
 
 @contextmanager
 def start_model(
-    workspace: Path, folder: Path, card: ModelCard, deadline_s: float = 10.0
+    workspace: Path,
+    folder: Path,
+    card: ModelCard,
+    deadline_s: float = 10.0,
+    threads: int | None = None,
 ) -> Iterator[Model]:
-    """Start the child that runs a folder's weights as this card says; nothing is scored yet."""
+    """Start the child that runs a folder's weights as this card says; nothing is scored yet.
+
+    On as many threads as on the line, unless others are asked for.
+    """
     arguments = (
         str(folder / WEIGHTS), card.sha256, card.runtime, card.precision, str(workspace / CACHE),
+        threads,
     )  # fmt: skip
     try:
         worker = Worker("model", "station.torchscript:Scorer", arguments, START_DEADLINE_S)

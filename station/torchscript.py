@@ -50,11 +50,19 @@ class Scorer:
     """Answers score(); built and called by `station.worker`."""
 
     def __init__(
-        self, weights: str, sha256: str, runtime: RuntimeName, precision: Precision, cache: str
+        self,
+        weights: str,
+        sha256: str,
+        runtime: RuntimeName,
+        precision: Precision,
+        cache: str,
+        threads: int | None,
     ) -> None:
         _limit_memory()
-        torch.set_num_threads(THREADS)
-        self._detector = Detector(Path(weights), sha256, Runtime(runtime, precision), Path(cache))
+        threads = threads or THREADS
+        torch.set_num_threads(threads)
+        wanted = Runtime(runtime, precision)
+        self._detector = Detector(Path(weights), sha256, wanted, Path(cache), threads)
         self._block: SharedMemory | None = None
 
     def bf16(self) -> tuple[bool, float]:

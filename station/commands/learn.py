@@ -94,6 +94,34 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def import_(args: argparse.Namespace) -> int:
+    """Check a file made elsewhere against the contract and give it a card."""
+    from station.learn.images import from_mvtec
+    from station.learn.imported import import_model
+    from station.learn.method import Progress
+
+    workspace = workspace_of(args)
+    folder = args.dataset
+    if folder is None:
+        folder = workspace / "data" / load_recipe(workspace, args.recipe).name
+    with show.learning() as progress:
+        card = import_model(
+            args.file,
+            args.model,
+            from_mvtec(folder),
+            workspace,
+            lambda done, total: progress(Progress("held-out", done, total)),
+        )
+    row = {
+        "model": f"{card.name}/{card.version}",
+        "images": card.data.images,
+        "units": card.data.units,
+        "highest_good_score": max(card.held_out_scores),
+    }
+    show.values(row, as_json=args.json)
+    return 0
+
+
 def score(args: argparse.Namespace) -> int:
     """Score picture files."""
     from station.learn.score import (

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from itertools import pairwise
 from pathlib import Path
 
 from station import show
 from station.commands.common import judged_by, recipe_of, workspace_of
+from station.errors import ModelError
+from station.model import list_models
 from station.recipe import load_recipe
 from station.workspace import active_recipe
 
@@ -67,6 +70,8 @@ def bench(args: argparse.Namespace) -> int:
         told = bench_durability(workspace, args.sheets or 100, args.size or (640, 480))
         show.values(told._asdict(), as_json=args.json)
         return 0
+    if args.what == "detectors":
+        return _bench_detectors(args, workspace)
     recipe = recipe_of(args, workspace)
     model, threshold = judged_by(recipe)
     if args.what == "model":
@@ -106,6 +111,25 @@ def _bench_faults(args: argparse.Namespace) -> int:
             held = held and entry.held
             show.fault(entry._asdict(), as_json=args.json)
     return 0 if held else 1
+
+
+def _bench_detectors(args: argparse.Namespace, workspace: Path) -> int:
+    from station.learn.bench_detectors import bench_detectors
+
+    newest = {name.partition("/")[0]: name for name in list_models(workspace)}
+    names = [args.model] if args.model else list(newest.values())
+    if not names:
+        raise ModelError(f"{workspace / 'models'}: no model to measure; `station train` makes one")
+    rows = []
+    for row in bench_detectors(workspace, names, args.size, args.rounds):
+        if args.json:
+            print(json.dumps(row), flush=True)
+        rows.append(row)
+    if not args.json:
+        columns = ("model", "runtime", "precision", "threads", "shots", "p50_ms", "p95_ms",
+                   "p99_ms", "pictures_per_s", "note")  # fmt: skip
+        show.table("camera buffer to verdict", [{c: row.get(c) for c in columns} for row in rows])
+    return 0
 
 
 def _recipe_light(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from station.errors import DatasetError, ModelError
 from station.learn import synthetic
-from station.learn.export import Detector
 from station.learn.images import TrainingImages
 from station.model import Scale
 from station.recipe import SheetRule
@@ -24,6 +23,16 @@ SHARE = 0.2  # of the units
 FEW = 10  # units; a fifth of fewer says nothing
 FOLDS = 5  # trainings of the head that few units cost besides the one that is kept
 GOOD_GOLDEN = 3
+
+
+class Judge(Protocol):
+    """What scores frames, with the size that it brings them to."""
+
+    canvas_height: int
+    canvas_width: int
+
+    def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores and maps."""
 
 
 class HeldOut(NamedTuple):
@@ -57,7 +66,7 @@ def hold_out(images: TrainingImages, seed: int) -> list[TrainingImages]:
 
 
 def score_held_out(
-    parts: Sequence[tuple[TrainingImages, Detector]],
+    parts: Sequence[tuple[TrainingImages, Judge]],
     read: Callable[[Path], Image],
     seed: int,
     told: Callable[[int, int], None],
@@ -112,12 +121,12 @@ def unit_scores(held_out: HeldOut, rule: SheetRule) -> list[float]:
     return [sheet_score(members, rule) for members in shots.values()]
 
 
-def score(graph: nn.Module, image: Image) -> float:
+def score(graph: Callable[[Tensor], tuple[Tensor, Tensor]], image: Image) -> float:
     """Score one image with a detector's graph."""
     return answer(graph, image)[0]
 
 
-def answer(graph: nn.Module, image: Image) -> tuple[float, Map]:
+def answer(graph: Callable[[Tensor], tuple[Tensor, Tensor]], image: Image) -> tuple[float, Map]:
     """Return score and map (h, w) of one image."""
     with torch.inference_mode():
         scores, maps = graph(to_frames(image))
@@ -130,7 +139,7 @@ def to_frames(image: Image) -> Tensor:
     return pixels[None, None] if image.ndim == 2 else pixels.permute(2, 0, 1)[None]
 
 
-def _small(image: Image, detector: Detector) -> Image:
+def _small(image: Image, detector: Judge) -> Image:
     """Shrink to about what the network sees: a golden image need not be larger.
 
     The aspect stays: another one would be letterboxed and score like nothing on the line.

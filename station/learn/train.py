@@ -138,7 +138,7 @@ def train(
         ),
         golden=golden,
         held_out_scores=tuple(unit_scores(result, options.rule)),
-        software=_software(),
+        software=software(),
         created=datetime.now(UTC),
     )
     images_golden = [*result.good_golden, *result.spoilt_golden]
@@ -178,7 +178,8 @@ def _export(
     return weights, tuple(golden)
 
 
-def _software() -> dict[str, str]:
+def software() -> dict[str, str]:
+    """Return the versions that a model depends on."""
     packages = ["station", "torch", "torchvision", "timm", "numpy", "opencv-python-headless"]
     versions = {package: importlib.metadata.version(package) for package in packages}
     return {"python": platform.python_version(), **versions}
