@@ -1,7 +1,8 @@
 """The production loop driven by the states: what each acting state does, and what interrupts it.
 
     Clearing   opens model, camera and robot; refuses while a stop is not cleared at the pendant
-    Resetting  brings the arm slowly up from where it really stands, lowers the lines
+    Resetting, Unholding, Unsuspending
+               bring the arm slowly up from where it really stands, lower the lines
     Starting   begins a run
     Execute    inspects sheet after sheet
     Aborting   closes camera and robot, which stops the arm's program
@@ -11,7 +12,6 @@ Nothing leads from a fault to Execute but a person's clear, reset and start.
 
 from __future__ import annotations
 
-import itertools
 import signal
 import threading
 from collections import Counter
@@ -68,16 +68,18 @@ class Production:
         self._job: Job | None = None
         self._judging_open, self._cell_open = ExitStack(), ExitStack()
         self._sheets: int | None = None
-        self._inspected = 0
+        self._number, self._told = 0, 0  # of the sheet begun last, and of the one told last
         self._error: StationError | None = None
         self._awaited: SheetAwaited | None = None
         self._interruptible = False
         self._verdicts: Counter[str] = Counter()
         self._acts: dict[State, Callable[[], None]] = {
             State.CLEARING: self._open,
-            State.RESETTING: self._reset,
+            State.RESETTING: self._retreat,
             State.STARTING: self._start,
             State.EXECUTE: self._execute,
+            State.UNHOLDING: self._retreat,
+            State.UNSUSPENDING: self._retreat,
             State.ABORTING: self._close_cell,
         }
 
@@ -150,14 +152,14 @@ class Production:
         self._cell = self._cell_open.enter_context(self._plant.open_cell())
         self._cell.motion.check_ready()
 
-    def _reset(self) -> None:
+    def _retreat(self) -> None:
         dry_run = self._machine.mode is Mode.DRY_RUN
         if self._cell is not None:
             cycle.retreat(self._cell, self._plant.recipe, self._machine.finishing, dry_run=dry_run)
 
     def _start(self) -> None:
         self._job = self._plant.begin_job(self._machine.mode is Mode.DRY_RUN)
-        self._inspected = 0
+        self._number = self._told = 0
         self._verdicts.clear()
 
     def _execute(self) -> None:
@@ -165,7 +167,7 @@ class Production:
         try:
             with closing(self._inspections()) as inspections:
                 for inspected in inspections:
-                    self._inspected += 1
+                    self._told = self._number
                     self._verdicts[inspected.outcome] += 1
                     self._plant.show(inspected)
                     if (reason := self._plant.blocked()) is None:
@@ -173,9 +175,11 @@ class Production:
                     if self._sheets is not None:
                         raise DatasetError(reason)
                     self._command(Command.SUSPEND, reason)
+            self._number = self._told  # the next number was taken for a sheet that has not come
         except SheetAwaited as error:
             if self._sheets is not None:
                 raise
+            self._number = self._told
             self._awaited = error
             self._command(Command.SUSPEND, str(error))
         except DatasetError as error:
@@ -189,13 +193,16 @@ class Production:
     def _inspections(self) -> Generator[Inspected, None, None]:
         if self._cell is None or self._judging is None or self._job is None:
             return
-        if self._leave.is_set():
-            return
-        if self._sheets is None:
-            numbers: Iterator[int] = itertools.count(self._inspected + 1)
-        else:
-            numbers = iter(range(self._inspected + 1, self._sheets + 1))
-        yield from cycle.inspect(self._cell, self._job, self._judging, self._plant.dataset, numbers)
+        if not self._leave.is_set():
+            yield from cycle.inspect(
+                self._cell, self._job, self._judging, self._plant.dataset, self._numbers()
+            )
+
+    def _numbers(self) -> Iterator[int]:
+        """Count on through holds and failed records: no number is given to two sheets."""
+        while self._sheets is None or self._number < self._sheets:
+            self._number += 1
+            yield self._number
 
     def _cause(self, cell: Cell) -> str | None:
         """Return what still keeps the station suspended."""
@@ -220,14 +227,14 @@ class Production:
     def _at_work(self) -> Iterator[None]:
         """Let an abort interrupt this thread, even in the kernel; close everything at the end."""
         main = threading.main_thread().ident or 0
-        before = signal.signal(signal.SIGUSR1, self._interrupt)
+        signal.signal(signal.SIGUSR1, self._interrupt)
         self._machine.on_abort = lambda: signal.pthread_kill(main, signal.SIGUSR1)
         try:
             with self._judging_open, self._cell_open:
                 yield
         finally:
             self._machine.on_abort = lambda: None
-            signal.signal(signal.SIGUSR1, before)
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # one may still be on its way
 
     def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
         # Once: the record of the sheet that an abort ended is not interrupted again.

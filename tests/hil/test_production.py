@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import test_station
@@ -54,7 +54,15 @@ class Running:
                 **environment,
             },
         )
+
+    def __enter__(self) -> Self:
         wait_until(lambda: self.state() == "aborted")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
 
     def ask(self, command: str, **more: object) -> dict[str, Any]:
         return control.ask(self.station.folder, command=command, user="anna", **more)
@@ -92,11 +100,8 @@ def running(
     models: Path,
 ) -> Iterator[Running]:
     Inspection(station, models).judge_by("toy/1", 1000)
-    one = Running(station)
-    yield one
-    if one.process.poll() is None:
-        one.process.kill()
-        one.process.communicate()
+    with Running(station) as one:
+        yield one
 
 
 def accepted(station: Station) -> int:
@@ -220,20 +225,20 @@ def test_a_lent_cell_can_be_opened_by_others_until_it_is_taken_back(running: Run
 def test_no_sheet_suspends_and_the_next_one_resumes(station: Station, models: Path) -> None:
     station.edit_cell("sheet_timeout_s: 60", "sheet_timeout_s: 0.6")
     Inspection(station, models).judge_by("toy/1", 1000)
-    running = Running(station)
-    station.sim.wait_for(lambda: station.sim.send("state")["table"] == "PRESENT")
-    station.sim.send("input 0 0")
-    running.go("clear", "reset", "start")
-    running.reach("suspended")
-    assert "no sheet appeared within 0.6 s" in running.reason()
-    station.sim.send("input 0 1")
-    wait_until(lambda: accepted(station) >= 1)
-    # SIGTERM in the middle of whatever it does
-    started = time.monotonic()
-    ended = running.end(signal.SIGTERM)
-    assert ended.code == 143, ended.err
-    assert time.monotonic() - started < 5
-    assert not station.sim.send("state")["moving"]
+    with Running(station) as running:
+        station.sim.wait_for(lambda: station.sim.send("state")["table"] == "PRESENT")
+        station.sim.send("input 0 0")
+        running.go("clear", "reset", "start")
+        running.reach("suspended")
+        assert "no sheet appeared within 0.6 s" in running.reason()
+        station.sim.send("input 0 1")
+        wait_until(lambda: accepted(station) >= 1)
+        # SIGTERM in the middle of whatever it does
+        started = time.monotonic()
+        ended = running.end(signal.SIGTERM)
+        assert ended.code == 143, ended.err
+        assert time.monotonic() - started < 5
+        assert not station.sim.send("state")["moving"]
 
 
 def test_an_arm_out_of_its_bounds_is_not_retreated(running: Running) -> None:
@@ -290,14 +295,14 @@ def test_systemd_hears_that_the_station_is_ready_and_alive(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(name)
         systemd.settimeout(20)
-        running = Running(
-            station,
-            NOTIFY_SOCKET="@" + name[1:],
-            WATCHDOG_USEC=str(int(SIGN_OF_LIFE_S * 1e6)),
-        )
-        assert systemd.recv(100) == b"READY=1"
-        assert systemd.recv(100) == b"WATCHDOG=1"
-        ended = running.end(signal.SIGTERM)
+        environment = {
+            "NOTIFY_SOCKET": "@" + name[1:],
+            "WATCHDOG_USEC": str(int(SIGN_OF_LIFE_S * 1e6)),
+        }
+        with Running(station, **environment) as running:
+            assert systemd.recv(100) == b"READY=1"
+            assert systemd.recv(100) == b"WATCHDOG=1"
+            ended = running.end(signal.SIGTERM)
         assert ended.code == 143
         said = b""
         while said != b"STOPPING=1":
