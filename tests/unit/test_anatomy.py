@@ -37,13 +37,15 @@ def written(tmp_path: Path, fit: Fit) -> ModelCard:
     head = CollapsedHead([AveragePool(c) for c in backbone.channels], *fold(fit.heads))
     form = InputForm.of_frames(64, 96, PRESET)
     weights = to_bytes(freeze(Detector(nn.Sequential(backbone, head), form, 1.5)))
+    training = card().training
+    assert training is not None
     made = card().model_copy(
         update={
             "sha256": hashlib.sha256(weights).hexdigest(),
             "input": ModelInput(
                 width=96, height=64, tiles=1, channels="grey", frame_width=192, frame_height=128
             ),
-            "training": card().training.model_copy(update={"preset": PRESET}),
+            "training": training.model_copy(update={"preset": PRESET}),
         }
     )
     return write_model(tmp_path, made, weights, [np.zeros((8, 8), np.uint8)], "")
