@@ -374,6 +374,14 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     _json(export)
 
+    draw = _add(
+        commands, common, "draw", "draw a model's network: stages, shapes, parameters",
+        "station draw --model glassfiber/1 --out network.svg",
+    )  # fmt: skip
+    draw.add_argument("--model", required=True, metavar="NAME/N", help="an fp32 or bf16 model")
+    draw.add_argument("--out", type=Path, required=True, metavar="F.svg")
+    _json(draw)
+
     report = _add(
         commands,
         common,

@@ -42,6 +42,7 @@ _COMMANDS = {
     "threshold": "threshold",
     "weights": "weights",
     "report": "learn",
+    "draw": "learn",
     "export": "runtime",
     "verify": "ledger",
     "why": "ledger",

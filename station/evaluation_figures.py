@@ -8,11 +8,17 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+    StrMethodFormatter,
+)
 
 from station.learn.evaluation import Evaluation, RegionRow
 from station.learn.metrics import Estimate
-from station.model import CurvePoint
+from station.model import CurvePoint, Deviations
 from station.page import ACCEPT_COLOUR, REJECT_COLOUR, svg
 
 # Okabe and Ito's colours again, and marks that tell the same.
@@ -195,6 +201,27 @@ def learning_curve(points: Sequence[CurvePoint]) -> tuple[Markup, Markup]:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return svg("curve", HALF, shares), svg("loss", HALF, loss)
+
+
+def deviations(found: Deviations) -> Markup:
+    """Draw how many feature dimensions deviate how much, before the adaptor and after it."""
+
+    def draw(axes: Axes) -> None:
+        for counts, name, colour, hatch in zip(
+            (found.local, found.adapted), ("local features", "adapted features"),
+            COLOURS, ("", "///"), strict=False,
+        ):  # fmt: skip
+            axes.stairs(counts, found.edges, fill=True, color=colour, alpha=0.55, hatch=hatch,
+                        edgecolor="white", linewidth=0.6, label=name)  # fmt: skip
+        axes.set(xscale="log", xlabel="standard deviation over training patches",
+                 ylabel="dimensions")  # fmt: skip
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend_above(axes)
+
+    return svg("deviations", HALF, draw)
 
 
 def scores_of(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:

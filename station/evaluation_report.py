@@ -68,6 +68,7 @@ def write_evaluation(
         if getattr(evaluation, field) is not None
     }
     curve = () if card.training is None else card.training.curve
+    deviations = None if card.training is None else card.training.deviations
     page = environment().get_template("evaluation.html.j2").render(
         evaluation=evaluation,
         card=card,
@@ -82,6 +83,7 @@ def write_evaluation(
         region_figure=figures.regions(evaluation.regions) if evaluation.regions else None,
         regions=evaluation.regions[:REGION_LIMIT],
         curve=figures.learning_curve(curve) if curve else None,
+        deviations=figures.deviations(deviations) if deviations else None,
         groups=_groups(evaluation, examples, scored),
         made_with=_made_with(evaluation, card),
         colours=colour_stops(),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +81,14 @@ class CurvePoint(Strict):
     synthetic_auroc: float
 
 
+class Deviations(Strict):
+    """How many feature dimensions deviate how much over training patches, local and adapted."""
+
+    edges: tuple[float, ...] = Field(description="of the bins, on a logarithmic scale")
+    local: tuple[int, ...]
+    adapted: tuple[int, ...]
+
+
 class Training(Strict):
     """How it was trained; with the same data and software this gives the same model."""
 
@@ -87,6 +97,7 @@ class Training(Strict):
     patches: int
     threads: int
     curve: tuple[CurvePoint, ...]
+    deviations: Deviations | None = Field(default=None, description="null in older cards")
 
 
 class Imported(Strict):
@@ -266,10 +277,20 @@ def load_card(workspace: Path, name: str) -> ModelCard:
     try:
         card = ModelCard.load(path)
     except ConfigError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(f"{error}{_other_version(path)}") from error
     if f"{card.name}/{card.version}" != name:
         raise ModelError(f"{path}: name and version say {card.name}/{card.version}, not {name}")
     return card
+
+
+def _other_version(path: Path) -> str:
+    """Say who wrote a card that cannot be read, if it was another release of the station."""
+    here = importlib.metadata.version("station")
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    written = re.search(r"^\s+station: ['\"]?([\w.+-]+)", text, re.MULTILINE)
+    if written is None or written[1] == here:
+        return ""
+    return f" (the model was made by station {written[1]}; this is {here})"
 
 
 def check_files(workspace: Path, card: ModelCard) -> None:

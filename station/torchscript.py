@@ -59,10 +59,8 @@ class Scorer:
         threads: int | None,
     ) -> None:
         _limit_memory()
-        threads = threads or THREADS
-        torch.set_num_threads(threads)
         wanted = Runtime(runtime, precision)
-        self._detector = Detector(Path(weights), sha256, wanted, Path(cache), threads)
+        self._detector = Detector(Path(weights), sha256, wanted, Path(cache), threads or THREADS)
         self._block: SharedMemory | None = None
 
     def bf16(self) -> tuple[bool, float]:
@@ -97,6 +95,9 @@ class Detector:
     ) -> None:
         int8: dict[str, bytes] = dict.fromkeys(INT8_FILES, b"")
         self._graph = load_graph(path, sha256, int8)
+        # After each step torch's threads keep a core busy for milliseconds, in case another step
+        # follows; OpenVINO's would have to wait for it.
+        self._torch_threads = 1 if runtime.name == "openvino" else threads
         self._network: Network | None = None
         if runtime.precision == "int8":
             if runtime.name != "openvino" or not all(int8.values()):
@@ -114,6 +115,7 @@ class Detector:
 
     def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return score, the maximum of the map, and map."""
+        torch.set_num_threads(self._torch_threads)
         if self._network is None:
             scores, maps = self._graph(frames)
         else:

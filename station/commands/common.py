@@ -48,6 +48,16 @@ def judged_by(recipe: LoadedRecipe) -> tuple[str, float]:
     return recipe.recipe.model, recipe.recipe.threshold
 
 
+def check_out(out: Path | None) -> None:
+    """Find out before the work is done that what it writes has no place."""
+    if out is None:
+        return
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out.parent}: no such folder")
+    if out.exists() and not out.is_file():
+        raise ConfigError(f"{out}: not a file that could be replaced")
+
+
 @contextlib.contextmanager
 def stopping(what: str, also: threading.Event | None = None) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into a request to stop after `what`; the second stops now.

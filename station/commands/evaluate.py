@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from station import show
-from station.commands.common import workspace_of
+from station.commands.common import check_out, workspace_of
 from station.errors import ConfigError, ModelError
 from station.model import ModelCard, load_card, open_model
 from station.recipe import HIGHEST, load_recipe
@@ -42,7 +42,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from station.evaluation_report import write_evaluation
     from station.learn.evaluate import newest, read_examples
 
-    _check_page(args.out)
+    check_out(args.out)
     name = newest(workspace, args.model)
     card = load_card(workspace, name)
     judging = _judging(args, workspace, card)
@@ -85,16 +85,6 @@ def _judging(args: argparse.Namespace, workspace: Path, card: ModelCard) -> Judg
         raise ConfigError(f"recipes/{args.recipe}.yaml: threshold: missing")
     source = f"recipe {args.recipe}, which names model {recipe.model or 'none'}"
     return Judging(recipe.threshold, source, recipe.sheet_rule)
-
-
-def _check_page(out: Path | None) -> None:
-    """Find out before the work is done that its page has no place."""
-    if out is None:
-        return
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out.parent}: no such folder")
-    if out.exists() and not out.is_file():
-        raise ConfigError(f"{out}: not a file that could be replaced")
 
 
 def _evaluate_root(args: argparse.Namespace, workspace: Path) -> int:

@@ -8,11 +8,12 @@ import re
 import sys
 
 from station import show
-from station.commands.common import recipe_of, stopping, workspace_of
+from station.commands.common import check_out, recipe_of, stopping, workspace_of
 from station.dataset import Dataset
 from station.detectors import preset_of
 from station.errors import INTERRUPTED, ConfigError
 from station.label import attach
+from station.model import load_card
 from station.preset import changed
 from station.recipe import HIGHEST, MODEL_PATTERN, load_recipe
 from station.records import judge
@@ -156,6 +157,26 @@ def score(args: argparse.Namespace) -> int:
             write_overlay(place, file, prediction, threshold)
             row["overlay"] = str(place)
         show.scored(row, as_json=args.json)
+    return 0
+
+
+def draw(args: argparse.Namespace) -> int:
+    """Draw a model's network as it lies in its file."""
+    from station.learn.anatomy import take_apart
+    from station.network_figure import write_network
+
+    workspace = workspace_of(args)
+    card = load_card(workspace, args.model)
+    check_out(args.out)
+    anatomy = take_apart(workspace, card)
+    write_network(args.out, anatomy, card)
+    row: dict[str, object] = {
+        "model": args.model,
+        "frozen": sum(stage.parameters for stage in anatomy.stages),
+        "learned": anatomy.hidden.parameters + anatomy.raw.parameters,
+        "picture": str(args.out),
+    }
+    show.values(row, as_json=args.json)
     return 0
 
 

@@ -149,6 +149,7 @@ def _network(name: str) -> nn.Module:
 
 def _reference(reference: Reference, backbone: Backbone) -> Variant:
     def run(frame: Tensor) -> Tensor:
+        torch.set_num_threads(THREADS)
         answer: Answer = reference((frame.float() - backbone.mean) / backbone.deviation)
         return answer.score
 
@@ -162,7 +163,12 @@ def _bare(backbone: Backbone, side: int) -> Variant:
             nn.Sequential(backbone, _Last()), torch.zeros(1, 3, side, side), check_trace=False
         )
     network = torch_network(traced)
-    return lambda frame: network(frame.float())
+
+    def run(frame: Tensor) -> Tensor:
+        torch.set_num_threads(THREADS)
+        return network(frame.float())
+
+    return run
 
 
 class _Last(nn.Module):
@@ -220,6 +226,7 @@ def _medians_ms(
         # The first two rounds only warm caches and let torch choose its kernels.
         for number in range(rounds + 2):
             for name, variant in variants.items():
+                variant(frames[0])  # until the threads of the one before have come to rest
                 started = time.perf_counter()
                 variant(frames[0])
                 if number >= 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from station.dataset import write_durably
 from station.errors import ConfigError, ModelError
 
 
@@ -33,9 +35,9 @@ class Checkpoint:
     def save(self, state: dict[str, Any]) -> None:
         """Write the state in place of the one before."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self._saved.with_suffix(".part")
-        torch.save(state, unfinished)
-        unfinished.replace(self._saved)
+        content = io.BytesIO()  # written by torch itself, a full disk would end in a traceback
+        torch.save(state, content)
+        write_durably(self._saved, content.getvalue())
 
     def load(self, resume: Callable[[dict[str, Any]], object]) -> None:
         """Hand the saved state, if there is one, to what goes on from it."""

@@ -2,7 +2,7 @@
 
 Everything from the neighbourhood to the leaky ReLU is linear, so local features, projection, Linear
 and batch norm in use are one affine map; it splits by levels. Bilinear weights add up to one, so a
-coarse level's part may be computed on its own grid and brought onto the finest one afterwards.
+coarse level may be brought onto the finest grid before its part of the map or after it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 from station.learn.local import upsample
 
 SLOPE = 0.2  # of the leaky ReLU
+# A level this many times narrower than the hidden layer goes onto the finest grid before the map:
+# more multiplications, but moving every hidden value once more through memory costs more.
+NARROW = 4
 
 
 class CollapsedHead(nn.Module):
@@ -36,24 +39,27 @@ class CollapsedHead(nn.Module):
     ) -> None:
         super().__init__()
         widths = [int(pool.channels_out) for pool in pools]  # type: ignore[arg-type]
-        self.pools = nn.ModuleList(pools)
-        self.maps = nn.ModuleList(
-            pointwise(part, bias if i == 0 else None, dtype)
-            for i, part in enumerate(torch.split(weight, widths, dim=1))
+        parts = torch.split(weight, widths, dim=1)
+        early = [i == 0 or NARROW * width <= len(weight) for i, width in enumerate(widths)]
+        self.early, self.late = (
+            [i for i, is_early in enumerate(early) if is_early is wanted]
+            for wanted in (True, False)
         )
+        self.pools = nn.ModuleList(pools)
+        self.fine = pointwise(torch.cat([parts[i] for i in self.early], dim=1), bias, dtype)
+        self.coarse = nn.ModuleList(pointwise(parts[i], None, dtype) for i in self.late)
         self.out = pointwise(-out.reshape(1, -1), None, dtype)
         self.eval()
         self.requires_grad_(False)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Return the raw anomaly map (N, 1, h, w), high where unlike the training images."""
-        parts = [
-            conv(pool(level))  # (N, hidden, H / stride, W / stride)
-            for conv, pool, level in zip(self.maps, self.pools, levels, strict=True)
-        ]
-        hidden = parts[0]
-        for part in parts[1:]:
-            hidden = hidden + upsample(part, hidden.shape[2:])
+        size = levels[0].shape[2:]
+        pooled = [pool(level) for pool, level in zip(self.pools, levels, strict=True)]
+        narrow = [pooled[0], *(upsample(pooled[i], size) for i in self.early[1:])]
+        hidden = self.fine(torch.cat(narrow, dim=1))  # (N, hidden, h, w)
+        for i, conv in zip(self.late, self.coarse, strict=True):
+            hidden = hidden + upsample(conv(pooled[i]), size)
         result: Tensor = self.out(F.leaky_relu(hidden, SLOPE))
         return result
 

@@ -20,7 +20,7 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.dataset import sync_folder, write_durably
-from station.errors import ConfigError
+from station.errors import ConfigError, DatasetError
 from station.model import CARD, SUMS, WEIGHTS, ModelCard, list_models
 from station.records import Image
 from station.torchscript import PARTS
@@ -245,6 +245,22 @@ def torchscript_is_meant() -> Iterator[None]:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", TracerWarning)
         yield
+
+
+def check_place(workspace: Path) -> None:
+    """Find out before a training that its model could not be written."""
+    home = workspace / "models"
+    made = not home.exists()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise DatasetError(f"{home}: no model can be written there: {error.strerror}") from error
+    finally:
+        if made:
+            with suppress(OSError):
+                home.rmdir()
 
 
 def write_model(

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,6 +145,8 @@ def fill_bank(
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # it stays where something lies in it
+            path.parent.rmdir()
 
 
 def open_bank(path: Path) -> Tensor:
@@ -160,7 +163,12 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
         raise DatasetError(
             f"{path.parent}: the features need {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
         )
-    bank = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    try:
+        bank = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise DatasetError(
+            f"{path.parent}: no place for {size / 1e9:.2f} GB of features: {error.strerror}"
+        ) from error
     return bank

@@ -9,6 +9,7 @@ from torch import nn
 
 from station.learn.collapse import CollapsedHead
 from station.learn.curve import Curve
+from station.learn.deviations import deviations
 from station.learn.features import Features
 from station.learn.method import Learned, Progress, Task
 from station.learn.simplenet import Fit, Head, Unfolded, fold
@@ -46,6 +47,7 @@ def learn(task: Task, preset: Preset) -> Learned:
         backbone=preset.backbone,
         patches=bank.shape[0] * bank.shape[1],
         curve=tuple(curve.points),
+        deviations=deviations(bank, fit.heads[0]),
     )
 
 

@@ -16,6 +16,8 @@ from station.errors import DatasetError
 from station.records import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+# Decoded pictures that are kept between checking and learning; the rest is decoded twice.
+KEPT_BYTES = 1 << 29
 # The station's own captures: <station>-<boot>-<counter>_<setup>_<shot>
 CAPTURE = re.compile(r"[a-z0-9-]+-\d+-\d+_[a-z0-9-]+_\d+")
 
@@ -122,6 +124,8 @@ class Reader:
     def __init__(self, images: TrainingImages) -> None:
         self._sums: dict[Path, str] = {}
         self._first: tuple[Path, Image] | None = None
+        self._kept: dict[Path, Image] = {}
+        room = KEPT_BYTES
         seen: dict[str, tuple[str, Path]] = {}
         for unit, files in images.units.items():
             for file in files:
@@ -131,10 +135,15 @@ class Reader:
                     # One to learn from and one to be measured on would tell nothing.
                     raise DatasetError(f"{file} and {twin} are the same picture; keep one")
                 self._sums[file] = loaded.sha256
+                room -= loaded.image.nbytes
+                if room >= 0:
+                    self._kept[file] = loaded.image
         self.digest = hashlib.sha256("\n".join(sorted(seen)).encode()).hexdigest()
 
     def read(self, path: Path) -> Image:
         """Return a file's image; it must be the one that was checked."""
+        if path in self._kept:
+            return self._kept[path]
         loaded = self._load(path)
         if loaded.sha256 != self._sums[path]:
             raise DatasetError(f"{path}: changed during training")

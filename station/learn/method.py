@@ -14,7 +14,7 @@ from station.learn.checkpoint import Checkpoint
 from station.learn.export import Detector, InputForm
 from station.learn.held_out import to_frames
 from station.learn.images import TrainingImages
-from station.model import CurvePoint
+from station.model import CurvePoint, Deviations
 from station.records import Image
 
 
@@ -64,3 +64,4 @@ class Learned(NamedTuple):
     backbone: str
     patches: int  # learned from
     curve: tuple[CurvePoint, ...] = ()
+    deviations: Deviations | None = None  # of methods with an adaptor

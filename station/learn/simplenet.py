@@ -41,18 +41,17 @@ class Head(nn.Module):
 
     def adapt(self, patches: Tensor) -> Tensor:
         """Standardise and adapt: the space in which the noise is added."""
-        result: Tensor = self.adaptor((patches - self.mean) / self.deviation)
+        result: Tensor = self.adaptor((patches - self.mean).div_(self.deviation))
         return result  # (P, D)
 
-    def discriminate(self, adapted: Tensor) -> Tensor:
-        """Tell good from noisy, one number per patch."""
-        hidden = F.leaky_relu(self.norm(self.hidden(adapted)), SLOPE)
-        result: Tensor = self.out(hidden)[:, 0]
+    def decide(self, hidden: Tensor) -> Tensor:
+        """Tell good from noisy by what the hidden Linear gives, one number per patch."""
+        result: Tensor = self.out(F.leaky_relu(self.norm(hidden), SLOPE))[:, 0]
         return result  # (P,)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Answer for raw patches, (P, D) to (P,)."""
-        return self.discriminate(self.adapt(patches))
+        return self.decide(self.hidden(self.adapt(patches)))
 
 
 class Space(NamedTuple):
@@ -184,9 +183,11 @@ class _Member:
         head, sigmas = self.head, torch.tensor(preset.noise)
         adapted = head.adapt(patches)
         which = torch.randint(len(sigmas), (len(patches), 1), generator=self._generator)
-        noise = torch.randn(adapted.shape, generator=self._generator) * sigmas[which]
+        noise = torch.randn(adapted.shape, generator=self._generator).mul_(sigmas[which])
+        # The Linear takes features and noise apart: the way back to the features is then gone once.
+        hidden, moved = head.hidden(adapted), F.linear(noise, head.hidden.weight)  # (B, hidden)
         # One batch for both, as the authors do: the batch norm sees good and noisy together.
-        good, noisy = head.discriminate(torch.cat([adapted, adapted + noise])).chunk(2)
+        good, noisy = head.decide(torch.cat([hidden, hidden + moved])).chunk(2)
         margin = preset.margin
         loss = F.relu(margin - good).mean() + F.relu(margin + noisy).mean()
         for optimiser in self._optimisers:

@@ -20,7 +20,15 @@ from station.detectors import AnyPreset, GaussianPreset, PatchcorePreset
 from station.errors import ConfigError, ModelError
 from station.learn import fit_simplenet, gaussian, patchcore
 from station.learn.checkpoint import Checkpoint
-from station.learn.export import Detector, InputForm, freeze, from_bytes, to_bytes, write_model
+from station.learn.export import (
+    Detector,
+    InputForm,
+    check_place,
+    freeze,
+    from_bytes,
+    to_bytes,
+    write_model,
+)
 from station.learn.held_out import HeldOut, hold_out, score, score_held_out, unit_scores
 from station.learn.images import Reader, TrainingImages
 from station.learn.method import Learned, Progress, Task
@@ -61,6 +69,7 @@ def train(
     preset = options.preset
     if not re.fullmatch(MODEL_PATTERN, f"{options.name}/1"):
         raise ConfigError(f"model name {options.name!r}: small letters, digits, _ and - only")
+    check_place(workspace)
     if options.units is not None:
         images = images.draw(options.units, options.seed)
     held_out = hold_out(images, options.seed)
@@ -135,6 +144,7 @@ def train(
             patches=learned.patches,
             threads=THREADS,
             curve=learned.curve,
+            deviations=learned.deviations,
         ),
         golden=golden,
         held_out_scores=tuple(unit_scores(result, options.rule)),

@@ -24,6 +24,7 @@ from station.learn.evaluate_root import finished_before
 from station.learn.evaluation import Evaluation
 from station.learn.images import from_mvtec
 from station.learn.method import Progress
+from station.learn.splits import check_unseen
 from station.learn.train import TrainOptions, train
 from station.learn.weights import find, known
 from station.model import Model, list_models, load_card, open_model
@@ -86,6 +87,7 @@ def measured(variant: Variant, seed: int, examples: Examples, place: Place) -> M
     before = finished_before(kept, examples, card.sha256, judging.threshold)
     if before is not None:
         return Measured(model, before, _read(spent))
+    check_unseen(place.folder, model, [example.file for example in examples.members])
     with open_model(place.folder, model) as opened:
         scored = score(opened.predict, examples, lambda _: None)
         cost = _read(spent).model_copy(update={"memory_mb": memory_mb(opened)})

@@ -8,6 +8,7 @@ from station.learn.backbones import cut, random_network
 from station.learn.collapse import CollapsedHead, collapse
 from station.learn.local import AuthorsPool, AveragePool
 from station.learn.reference import Reference, ReferenceHead
+from station.learn.simplenet import patch_features
 
 
 def reference_head(features: int, hidden: int, dtype: torch.dtype) -> ReferenceHead:
@@ -82,14 +83,15 @@ def test_what_the_reference_throws_away_does_not_change_its_answer() -> None:
     assert torch.equal(plain.anomaly_map, wasteful.anomaly_map)
 
 
-def test_weights_are_split_by_what_each_level_gives() -> None:
+@pytest.mark.parametrize("width", [5, 8, 16])  # none, one, both of the coarse levels are narrow
+def test_weights_are_split_by_what_each_level_gives(width: int) -> None:
     generator = torch.Generator().manual_seed(4)
     pools = [AveragePool(3), AuthorsPool(8, 4), AveragePool(2)]
-    weight, bias = torch.randn(5, 9, generator=generator), torch.randn(5, generator=generator)
-    out = torch.randn(1, 5, generator=generator)
-    given = [torch.randn(1, c, 6, 6, generator=generator) for c in (3, 8, 2)]
-    joined = torch.cat([pool(level) for pool, level in zip(pools, given, strict=True)], dim=1)
-    hidden = nn.functional.leaky_relu(joined[0].flatten(1).T @ weight.T + bias, 0.2)
-    expected = -(hidden @ out.T).reshape(1, 1, 6, 6)
+    weight, bias = (torch.randn(width, *s, generator=generator) for s in ((9,), ()))
+    out = torch.randn(1, width, generator=generator)
+    sizes = ((3, 6, 9), (8, 3, 5), (2, 2, 3))
+    given = [torch.randn(1, *size, generator=generator) for size in sizes]
     found = CollapsedHead(pools, weight, bias, out)(given)
-    assert torch.allclose(found, expected, atol=1e-5)
+    joined = patch_features(given, pools)[0].flatten(0, 1)
+    expected = -(nn.functional.leaky_relu(joined @ weight.T + bias, 0.2) @ out.T)
+    assert torch.allclose(found, expected.reshape(1, 1, 6, 9), atol=1e-5)

@@ -82,6 +82,17 @@ def test_the_page_names_every_variant(tmp_path: Path) -> None:
     assert "0.900 ± 0.010" in text
 
 
+def test_published_figures_stand_apart_and_with_backbones_alone(tmp_path: Path) -> None:
+    rows = [Row("resnet18", 0, dict.fromkeys(METRICS), "weights absent")]
+    plan = Plan([], tmp_path / "cloth", tmp_path, "select", 1)
+    texts = {}
+    for what in ("backbones", "seeds"):
+        write_experiment(tmp_path / "page.html", what, plan, rows)
+        texts[what] = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "0.983 / 0.957" in texts["backbones"]
+    assert "published" not in texts["seeds"].lower()
+
+
 def test_models_of_different_experiments_never_share_a_name(tmp_path: Path) -> None:
     names = {
         model_name(variant, dataset, seed)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 from torch import Tensor, nn
 
 from station.errors import ConfigError, DatasetError
@@ -14,7 +15,7 @@ from station.learn.backbones import random_backbone
 from station.learn.collapse import CollapsedHead
 from station.learn.export import Detector, InputForm, freeze, to_bytes
 from station.learn.held_out import hold_out
-from station.learn.images import TrainingImages, from_mvtec, group_by_unit, read_image
+from station.learn.images import Reader, TrainingImages, from_mvtec, group_by_unit, read_image
 from station.learn.local import AveragePool
 from station.learn.simplenet import Folded
 from station.preset import DEFAULT, PAPER, changed
@@ -269,3 +270,50 @@ def test_colour_is_read_as_rgb(tmp_path: Path) -> None:
 def test_opaque_alpha_is_dropped(tmp_path: Path) -> None:
     image = read_image(write(tmp_path / "a.png", np.full((4, 4, 4), 255, np.uint8))).image
     assert image.shape == (4, 4, 3)
+
+
+def test_other_forms_of_eight_bits_are_read_as_what_they_show(tmp_path: Path) -> None:
+    colours = np.array([[[255, 0, 0], [0, 0, 255], [9, 9, 9]]], np.uint8)
+    grey = np.array([[0, 255, 255]], np.uint8)
+    Pillow.fromarray(colours).convert("P", palette=Pillow.Palette.ADAPTIVE).save(tmp_path / "p.png")
+    Pillow.fromarray(grey).convert("1").save(tmp_path / "bits.png")
+    Pillow.fromarray(grey).convert("LA").save(tmp_path / "opaque.png")
+    assert np.array_equal(read_image(tmp_path / "p.png").image, colours)
+    assert np.array_equal(read_image(tmp_path / "bits.png").image, grey)
+    assert np.array_equal(read_image(tmp_path / "opaque.png").image, np.dstack([grey] * 3))
+
+
+def good_tree(folder: Path, *pictures: np.ndarray) -> TrainingImages:
+    for i, picture in enumerate(pictures):
+        write(folder / "train" / "good" / f"{i}.png", picture)
+    return from_mvtec(folder)
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "problem"),
+    [((8, 9), "0.png has 8x8 pixels, .*1.png has 9x8"), ((8, 8, 3), "0.png is grey, .*1.png is c")],
+)
+def test_images_that_differ_in_size_or_colour_are_refused(
+    tmp_path: Path, shape: tuple[int, ...], problem: str
+) -> None:
+    with pytest.raises(DatasetError, match=problem):
+        Reader(good_tree(tmp_path, noise(0, 8, 8), noise(1, *shape)))
+
+
+def test_an_image_is_decoded_again_where_memory_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = good_tree(tmp_path, noise(0, 8, 8), noise(1, 8, 8))
+    first, second = images.files
+    monkeypatch.setattr("station.learn.images.KEPT_BYTES", 64)
+    reader = Reader(images)
+    write(first, noise(2, 8, 8))
+    assert np.array_equal(reader.read(first), noise(0, 8, 8)), "kept as it was checked"
+    assert np.array_equal(reader.read(second), noise(1, 8, 8))
+    write(second, noise(3, 8, 8))
+    with pytest.raises(DatasetError, match=r"1\.png: changed during training"):
+        reader.read(second)

@@ -80,6 +80,7 @@ ALLOWED: dict[str, set[str]] = {
     "compare_report": FILES
     | {"heatmap", "model", "page", "learn", "evaluation_figures", "evaluation_report"}
     | {"compare_figures"},
+    "network_figure": {"dataset", "model", "page", "learn"},
     "experiment_report": {"page", "heatmap", "learn", "evaluation_figures", "evaluation_report"},
     "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
 }

@@ -117,6 +117,16 @@ def test_an_altered_card_is_refused(tmp_path: Path, old: str, new: str, problem:
         load_card(tmp_path, "cloth/1")
 
 
+def test_a_card_of_another_release_says_so(tmp_path: Path) -> None:
+    write_model(tmp_path, card(), b"", [IMAGE], SUMS)
+    path = tmp_path / "models" / "cloth" / "1" / "card.yaml"
+    newer = path.read_text().replace("torch: ", 'station: "99.0"\n  torch: ')
+    path.write_text(newer + "colour_depth: 8\n")
+    refused = r"colour_depth: unknown key.*\(the model was made by station 99\.0; this is "
+    with pytest.raises(ModelError, match=refused):
+        load_card(tmp_path, "cloth/1")
+
+
 def test_card_has_no_threshold() -> None:
     assert "threshold" not in card_text(card())
 

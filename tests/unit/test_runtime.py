@@ -97,6 +97,15 @@ def test_a_converted_network_is_kept_by_the_hash_of_its_file(
 
 
 @openvino_needed
+def test_torch_leaves_the_cores_to_openvino(saved: tuple[Detector, Path, str]) -> None:
+    _, path, sha256 = saved
+    runtimes = (Runtime("torchscript", "fp32"), Runtime("openvino", "fp32"))
+    for runtime, threads in zip(runtimes, (2, 1), strict=True):
+        Loaded(path, sha256, runtime, None, threads=2)(frames(1, 1, 64, 96))
+        assert torch.get_num_threads() == threads
+
+
+@openvino_needed
 def test_a_damaged_kept_network_is_refused(
     saved: tuple[Detector, Path, str], tmp_path: Path
 ) -> None:

@@ -120,7 +120,8 @@ def test_training_tells_noise_from_the_good() -> None:
     with torch.inference_mode():
         good = head.adapt(bank_of(5).flatten(0, 1))
         noise = torch.randn(good.shape, generator=torch.Generator().manual_seed(1))
-        scores = [(-head.discriminate(good + sigma * noise)).tolist() for sigma in (0.0, 1.2)]
+        noisy = [head.decide(head.hidden(good + sigma * noise)) for sigma in (0.0, 1.2)]
+        scores = [(-answers).tolist() for answers in noisy]
     assert image_auroc(*scores) > 0.7
 
 
