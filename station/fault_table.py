@@ -25,7 +25,8 @@ from station.errors import ConfigError, StationError
 
 ACCEPT, REJECT, BUSY = 0, 1, 2
 POLL_S = 0.005
-REACH_S = 30.0  # for a step to come
+REACH_S = 60.0  # for a step to come
+READY_S = 240.0  # for everything to be started and ready, on a busy computer
 NOTICE_S = 12.0  # for the station to notice a fault
 WATCH_S = 1.0  # looked at after the state was reached: does anything move again?
 SENT_S = 0.05  # a command that had left the station before the fault may still arrive
@@ -177,7 +178,7 @@ class Bench:
 
     def entry(self, step: Step, fault: Fault) -> Entry:
         """Bring the station to the step, do the fault, watch, and undo it as a person would."""
-        self._until(lambda: self._is_ready(step), f"station ready for {step.name}")
+        self._until(lambda: self._is_ready(step), f"station ready for {step.name}", READY_S)
         self._reach(step)
         child = self._child()
         happened = time.monotonic()
@@ -424,12 +425,12 @@ class Bench:
             return str(self._ask("status")["state"])
         return ""
 
-    def _until(self, condition: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + REACH_S
+    def _until(self, condition: Callable[[], bool], what: str, deadline_s: float = REACH_S) -> None:
+        end = time.monotonic() + deadline_s
         while not condition():
             if time.monotonic() > end:
                 raise StationError(
-                    f"no {what} within {REACH_S:g} s; see {self._folder}/station.log"
+                    f"no {what} within {deadline_s:g} s; see {self._folder}/station.log"
                 )
             time.sleep(POLL_S)
 

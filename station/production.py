@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
@@ -38,6 +39,7 @@ from station.recipe import Recipe
 from station.records import Verdict
 from station.states import Command, Machine, Mode, State
 
+INSIST_S = 0.05
 POLL_S = 0.1  # how often the robot is looked at while the station waits
 
 log = structlog.get_logger()
@@ -226,15 +228,23 @@ class Production:
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         """Let an abort interrupt this thread, even in the kernel; close everything at the end."""
-        main = threading.main_thread().ident or 0
         signal.signal(signal.SIGUSR1, self._interrupt)
-        self._machine.on_abort = lambda: signal.pthread_kill(main, signal.SIGUSR1)
+        self._machine.on_abort = lambda: threading.Thread(
+            target=self._insist, name="abort", daemon=True
+        ).start()
         try:
             with self._judging_open, self._cell_open:
                 yield
         finally:
             self._machine.on_abort = lambda: None
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # one may still be on its way
+
+    def _insist(self) -> None:
+        """Signal the main thread until it has heard: one that comes just before a wait is not."""
+        main = threading.main_thread().ident or 0
+        while self._interruptible and self._machine.state is State.ABORTING:
+            signal.pthread_kill(main, signal.SIGUSR1)
+            time.sleep(INSIST_S)
 
     def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
         # Once: the record of the sheet that an abort ended is not interrupted again.

@@ -83,7 +83,7 @@ class Running:
             assert answer["accepted"], answer["why"]
             self.reach(leads_to[command])
 
-    def reach(self, state: str, deadline_s: float = 30.0) -> None:
+    def reach(self, state: str, deadline_s: float = 60.0) -> None:
         end = time.monotonic() + deadline_s
         while (now := self.ask("status"))["state"] != state:
             assert time.monotonic() < end, f"not {state}: {now}"
