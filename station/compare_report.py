@@ -20,6 +20,7 @@ from station.learn.examples import Example
 from station.learn.images import read_image
 from station.learn.metrics import Estimate
 from station.learn.published import Published, published
+from station.learn.variants import DEADLINE_S
 from station.model import open_model
 from station.page import data_uri, environment, smaller, write_page
 from station.records import Image
@@ -111,7 +112,7 @@ def _lines(found: Sequence[Contender], examples: Examples, workspace: Path) -> l
     for contender in found:
         run = contender.runs[0]
         limit = run.evaluation.threshold or 0.0
-        with open_model(workspace, run.model) as model:
+        with open_model(workspace, run.model, DEADLINE_S) as model:
             for (example, _), line in zip(chosen, lines, strict=True):
                 image = read_image(example.file).image
                 prediction = model.predict(image)

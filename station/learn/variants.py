@@ -31,6 +31,9 @@ from station.model import Model, list_models, load_card, open_model
 from station.preset import Preset
 from station.strict import Strict
 
+# No line waits for these answers, and a machine that trains beside is slow to give them.
+DEADLINE_S = 60.0
+
 
 class Variant(NamedTuple):
     """One way to train."""
@@ -88,7 +91,7 @@ def measured(variant: Variant, seed: int, examples: Examples, place: Place) -> M
     if before is not None:
         return Measured(model, before, _read(spent))
     check_unseen(place.folder, model, [example.file for example in examples.members])
-    with open_model(place.folder, model) as opened:
+    with open_model(place.folder, model, DEADLINE_S) as opened:
         scored = score(opened.predict, examples, lambda _: None)
         cost = _read(spent).model_copy(update={"memory_mb": memory_mb(opened)})
     evaluation = evaluate(card, examples, scored, judging)
