@@ -15,7 +15,7 @@ from sheets import WHEN, picture
 
 from station import cycle
 from station.cell import Cell
-from station.config import CellConfig, DiskLimits, Driver, Lens, Lines, LoadedCell
+from station.config import CellConfig, Driver, Lens, Lines, LoadedCell
 from station.cycle import Inspected, Job, Judging
 from station.dataset import Dataset, after_of, read_record
 from station.devices import Camera
@@ -23,10 +23,9 @@ from station.errors import DatasetError, DeviceError, StationError
 from station.gate import Gate
 from station.ledger import Ledger, open_ledger
 from station.motion import MotionGuard
-from station.recipe import LoadedRecipe, Recipe, Setup
+from station.recipe import HIGHEST, LoadedRecipe, Recipe, Setup
 from station.records import Frame, Image, Prediction
 from station.recovery import recover
-from station.storage import free
 from station.verify import verify
 
 LINES = Lines(part_present=3, accept=0, reject=1, busy=2)
@@ -81,7 +80,7 @@ class Scorer:
 class Bench:
     """A cell in memory and a workspace on disk; a sheet comes whenever the last has gone."""
 
-    def __init__(self, workspace: Path, ledger: Ledger, disk: DiskLimits | None = None) -> None:
+    def __init__(self, workspace: Path, ledger: Ledger) -> None:
         self.workspace = workspace
         self.ledger = ledger
         self.dataset = Dataset(workspace, "glassfiber", ledger)
@@ -99,7 +98,6 @@ class Bench:
             tcp=list(TCP),  # type: ignore[arg-type]
             payload_kg=1.0,
             lines=LINES,
-            disk=disk or DiskLimits(start_free_gb=0, warn_free_gb=0, suspend_free_gb=0),
         )
         self.cell = LoadedCell(workspace / "cell.yaml", config, "1" * 64)
         self.boots = 0
@@ -116,13 +114,13 @@ class Bench:
             threading.Event(),
         )
         judging = Judging(
-            Scorer(score), "glassfiber/1", "3" * 64, THRESHOLD, "highest", "torchscript", "fp32"
+            Scorer(score), "glassfiber/1", "3" * 64, THRESHOLD, HIGHEST, "torchscript", "fp32"
         )
         camera: Camera = CameraDouble()
         cell = Cell(MotionGuard(self.arm, limits(), TCP), camera, Gate(self.arm, LINES, 5.0))
         found = []
         try:
-            for inspected in cycle.inspect(cell, job, judging, self.dataset, sheets):
+            for inspected in cycle.inspect(cell, job, judging, self.dataset, range(1, sheets + 1)):
                 found.append(inspected)  # noqa: PERF402 - what came before an error counts
         except StationError as error:
             return found, error
@@ -267,19 +265,6 @@ def test_a_history_that_cannot_be_written_takes_no_verdict_back(
     bench.inspect()
     assert after_of(read_record(inspected.folder)).outcome == "unknown"
     assert bench.problems() == []
-
-
-def test_no_sheet_begins_where_its_record_would_have_no_room(
-    tmp_path: Path, ledger: Ledger
-) -> None:
-    plenty = free(tmp_path).gb + 1000
-    full = DiskLimits(start_free_gb=plenty, warn_free_gb=plenty, suspend_free_gb=plenty)
-    bench = Bench(tmp_path, ledger, full)
-    found, error = bench.inspect()
-    assert found == []
-    assert "see `station retention`" in str(error)
-    assert bench.arm.moves == []
-    assert bench.risen == []
 
 
 def test_a_stopped_sheet_keeps_its_reason_even_where_it_cannot_be_recorded(bench: Bench) -> None:
