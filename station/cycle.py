@@ -187,7 +187,8 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
     except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
         log.error("sheet.unsignalled", verdict=verdict, told=told, reason=_reason(error))
         target = _where(run, folder, manifest)
-        _note_told(run, target, told, _reason(error))
+        if target != folder:  # else there is no record yet, and the next start makes it none
+            _note_told(run, target, told, _reason(error))
         return Inspected(manifest, target, None, error, told)
     frame_to_line_ms = _ms(time.perf_counter() - spent.last_frame)
     if not run.job.dry_run:

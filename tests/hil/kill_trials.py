@@ -102,7 +102,7 @@ class Trials:
         recipe = self.workspace / "recipes" / "kill.yaml"
         recipe.write_text(f"{RECIPE}threshold: {threshold}\n")
         seen = len(self.sim.journal())
-        process = self.station("inspect", "--recipe", "kill")
+        process = self.station("inspect", "--recipe", "kill", "--sheets", "9999")
         try:
             self._wait_to_kill(process, seen)
         finally:

@@ -31,9 +31,14 @@ from test_station import (  # noqa: F401 - models, sim and station are fixtures
 from station.dataset import after_of, read_record
 
 FULL_MB = 3
+PATIENCE_S = 200.0  # several starts of torch on a busy machine
+pytestmark = pytest.mark.timeout(500)
 
 
-@pytest.mark.timeout(300)
+def run(station: Station, command: str) -> Ended:  # noqa: F811
+    return Ended.of(station.start(command), PATIENCE_S)
+
+
 def test_no_sheet_that_was_told_is_lost_to_kill_9(
     simulator: Callable[..., Simulator], tmp_path: Path
 ) -> None:
@@ -69,12 +74,12 @@ def inspection(station: Station, models: Path) -> Inspection:  # noqa: F811
 
 def test_a_sheet_whose_row_cannot_be_committed_is_not_accepted(inspection: Inspection) -> None:
     station = inspection.station  # noqa: F811
-    assert station.run("inspect --recipe two --sheets 1").code == 0
+    assert run(station, "inspect --recipe two --sheets 1").code == 0
     process = station.start("inspect --recipe two --sheets 2 --json")
-    wait_until(lambda: pictures(station))
+    wait_until(lambda: pictures(station), PATIENCE_S)
     other = sqlite3.connect(station.folder / "data" / "ledger.db")
     other.execute("BEGIN IMMEDIATE")  # longer than the station waits for it
-    ended = Ended.of(process, 60)
+    ended = Ended.of(process, PATIENCE_S)
     other.rollback()
     other.close()
     assert ended.code == 5, ended.err
@@ -87,10 +92,10 @@ def test_a_sheet_whose_row_cannot_be_committed_is_not_accepted(inspection: Inspe
     assert manifest.verdict == "accept"
     assert after_of(read_record(folder)).outcome == "none"
 
-    again = station.run("inspect --recipe two --sheets 1")
+    again = run(station, "inspect --recipe two --sheets 1")
     assert again.code == 0, again.err
     assert "ledger.row_adopted" in again.err
-    assert station.run("verify").code == 0
+    assert run(station, "verify").code == 0
 
 
 @pytest.fixture
@@ -114,7 +119,7 @@ def test_a_start_without_room_moves_nothing(
 ) -> None:
     station = inspection.station  # noqa: F811
     station.edit_cell("gate: input", f"disk: {disk}\ngate: input" if disk else "gate: input")
-    ended = station.run("inspect --recipe two --sheets 1")
+    ended = run(station, "inspect --recipe two --sheets 1")
     assert ended.code == 5, ended.err
     assert "GB free" in ended.complaint()
     assert station.moves() == []
@@ -128,7 +133,7 @@ def test_a_disk_that_fills_up_ends_the_run_between_sheets(inspection: Inspection
         "gate: input",
         "disk: {start_free_gb: 0.0015, suspend_free_gb: 0.0015, warn_free_gb: 1}\ngate: input",
     )
-    ended = station.run("inspect --recipe two --sheets 99 --json")
+    ended = run(station, "inspect --recipe two --sheets 99 --json")
     assert ended.code == 5, ended.err
     assert "free space, see `station retention`" in ended.complaint()
     assert ended.err.count("disk.low") == 1
@@ -143,7 +148,7 @@ def test_a_full_disk_accepts_nothing_it_could_not_record(
 ) -> None:
     station = inspection.station  # noqa: F811
     station.edit_cell("gate: input", "disk: {start_free_gb: 0, suspend_free_gb: 0}\ngate: input")
-    ended = station.run("inspect --recipe two --sheets 99 --json")
+    ended = run(station, "inspect --recipe two --sheets 99 --json")
     assert ended.code == 5, ended.err
     assert "No space left on device" in ended.err or "disk is full" in ended.err
     accepted = [row for row in ended.rows() if row["verdict"] == "accept"]
