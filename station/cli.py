@@ -26,6 +26,7 @@ _COMMANDS = {
     "import": "learn",
     "label": "learn",
     "train": "learn",
+    "distill": "learn",
     "score": "learn",
     "evaluate": "evaluate",
     "compare": "compare",

@@ -47,6 +47,16 @@ class Student(nn.Module):
         """Predict the autoencoder from the trunk's answer."""
         return self._half(trunk, 1)
 
+    def halves(self) -> list[nn.Conv2d]:
+        """Return the two halves of the last convolution as layers of their own."""
+        made = []
+        assert self.last.bias is not None  # noqa: S101
+        for weight, bias in zip(self.last.weight.chunk(2), self.last.bias.chunk(2), strict=True):
+            conv = nn.Conv2d(weight.shape[1], weight.shape[0], self.last.kernel_size)  # type: ignore[arg-type]
+            conv.load_state_dict({"weight": weight, "bias": bias})
+            made.append(conv)
+        return made
+
     def _half(self, trunk: Tensor, half: int) -> Tensor:
         assert self.last.bias is not None  # noqa: S101
         weight, bias = (value.chunk(2)[half] for value in (self.last.weight, self.last.bias))
@@ -54,7 +64,10 @@ class Student(nn.Module):
 
 
 class Trio(nn.Module):
-    """Teacher, student and autoencoder, each over RGB values of 0 to 255."""
+    """Teacher, student and autoencoder over RGB values of 0 to 255.
+
+    The teacher normalises these as it likes them, the others are given ImageNet's form of them.
+    """
 
     def __init__(
         self, teacher: nn.Module, student: nn.Sequential, autoencoder: nn.Module, channels: int
@@ -76,7 +89,7 @@ class Trio(nn.Module):
 
     def raw(self, images: Tensor) -> Tensor:
         """Let the teacher describe images, as it does by itself."""
-        result: Tensor = self.teacher(self.pixels(images))
+        result: Tensor = self.teacher(images)
         return result
 
     def normalised(self, raw: Tensor) -> Tensor:
@@ -92,12 +105,13 @@ class Trio(nn.Module):
         return local.mean(1), whole.mean(1)
 
 
-def published(teacher: nn.Sequential, size: Size, side: int, width: int | None = None) -> Trio:
+def published(teacher: nn.Sequential, size: Size, sides: tuple[int, int]) -> Trio:
     """Put an untrained student and autoencoder beside a teacher without padding."""
-    channels = _outputs(teacher)
-    student = pdn(size, 2 * channels, width)
-    cells = map_side(side)
-    return Trio(teacher, student, Autoencoder((side, side), (cells, cells), channels), channels)
+    channels = int(teacher[-1].out_channels)  # type: ignore[arg-type]
+    student = pdn(size, 2 * channels)
+    cells = map_side(sides[0]), map_side(sides[1])
+    autoencoder = Autoencoder(sides, cells, channels)
+    return Trio(nn.Sequential(ImageNetPixels(), *teacher), student, autoencoder, channels)
 
 
 class Losses(NamedTuple):
@@ -196,9 +210,14 @@ class Fit:
             learned, lr=plan.learning_rate, weight_decay=plan.weight_decay
         )
 
+    @property
+    def total(self) -> int:
+        """Steps to the end of the training."""
+        return self._plan.steps
+
     def steps(self) -> Iterator[Losses]:
         """Go on to the last step, yielding what each lost."""
-        while self.done < self._plan.steps:
+        while self.done < self.total:
             yield self.step()
 
     def step(self) -> Losses:
@@ -226,7 +245,7 @@ class Fit:
             sum(found).backward()  # type: ignore[union-attr]
         self._optimiser.step()
         self.trio.eval()
-        values = Losses(*(float(value) for value in found))
+        values = Losses(*(float(value.detach()) for value in found))
         if not all(value < float("inf") for value in values):
             raise ModelError(f"step {number + 1}: the loss is no finite number: {values}")
         self.done += 1
@@ -278,9 +297,3 @@ def measure_maps(trio: Trio, images: Sequence[Tensor]) -> MapScale:
             )
         found.append((low, high))
     return MapScale(*found)
-
-
-def _outputs(teacher: nn.Sequential) -> int:
-    last = teacher[-1]
-    assert isinstance(last, nn.Conv2d)  # noqa: S101
-    return last.out_channels

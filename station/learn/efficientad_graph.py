@@ -30,7 +30,7 @@ class AnomalyMap(nn.Module):
         self.pixels = trio.pixels
         self.teacher = _normalised(trio)
         self.trunk = _striped(trio.student.trunk)
-        self.student = trio.student
+        self.of_teacher, self.of_autoencoder = trio.student.halves()
         self.autoencoder = trio.autoencoder
         self.margin = margin
         # Half of each, 0.1 above 0 where held-out good images have their quantile 0.995.
@@ -43,8 +43,8 @@ class AnomalyMap(nn.Module):
         """Return the map, high where unlike the training images."""
         pixels = self.pixels(images)
         trunk = self.trunk(pixels)
-        local = ((self.teacher(pixels) - self.student.of_teacher(trunk)) ** 2).mean(1, True)
-        whole = self.autoencoder(pixels) - self.student.of_autoencoder(trunk)
+        local = ((self.teacher(images) - self.of_teacher(trunk)) ** 2).mean(1, True)
+        whole = self.autoencoder(pixels) - self.of_autoencoder(trunk)
         both = self.gains[0] * local + self.gains[1] * (whole**2).mean(1, True) + self.shift
         return F.pad(both, [self.margin] * 4) if self.margin else both
 

@@ -30,7 +30,7 @@ class Reference(nn.Module):
         """Return the map."""
         trio = self.trio
         pixels = trio.pixels(images)
-        teacher = (trio.teacher(pixels) - trio.mean) / trio.deviation
+        teacher = (trio.teacher(images) - trio.mean) / trio.deviation
         student = self.student(pixels)
         channels = teacher.shape[1]
         local = ((teacher - student[:, :channels]) ** 2).mean(1, keepdim=True)

@@ -16,9 +16,15 @@ from typing import Literal
 
 import torch
 
-from station.detectors import AnyPreset, GaussianPreset, PatchcorePreset
+from station.detectors import (
+    AnyPreset,
+    EfficientadPreset,
+    GaussianPreset,
+    LitePreset,
+    PatchcorePreset,
+)
 from station.errors import ConfigError, ModelError
-from station.learn import fit_simplenet, gaussian, patchcore
+from station.learn import fit_simplenet, fit_student, gaussian, patchcore
 from station.learn.checkpoint import Checkpoint
 from station.learn.export import Detector, InputForm, freeze, from_bytes, to_bytes, write_model
 from station.learn.held_out import HeldOut, hold_out, score, score_held_out, unit_scores
@@ -45,6 +51,7 @@ class TrainOptions:
     setup_score: SetupScore = "highest"  # how the recipe makes a sheet's score of its shots
     resume: bool = False
     precision: Literal["fp32", "int8"] = "fp32"
+    penalty: Path | None = None  # a folder of images from elsewhere
 
 
 def train(
@@ -85,6 +92,7 @@ def train(
         checkpoint=checkpoint,
         progress=progress,
         stop=stop,
+        penalty=options.penalty,
     )
     learned = learn(task, preset)
     detector = Detector(learned.network, form, preset.smoothing)
@@ -135,6 +143,7 @@ def train(
             patches=learned.patches,
             threads=THREADS,
             curve=learned.curve,
+            student=learned.student,
         ),
         golden=golden,
         held_out_scores=tuple(unit_scores(result, options.setup_score)),
@@ -156,6 +165,10 @@ def learn(task: Task, preset: AnyPreset) -> Learned:
             return gaussian.learn(task, preset)
         case PatchcorePreset():
             return patchcore.learn(task, preset)
+        case EfficientadPreset():
+            return fit_student.learn_efficientad(task, preset)
+        case LitePreset():
+            return fit_student.learn_lite(task, preset)
 
 
 def _export(
