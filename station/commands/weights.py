@@ -45,7 +45,7 @@ def _list_teachers(*, as_json: bool) -> None:
             renamed = {"teacher": row.pop("name"), "distilled_from": row.pop("backbone")}
             print(json.dumps(renamed | row))
             continue
-        made = teacher.origin
+        made: str = teacher.origin
         if teacher.steps is not None:
             made += f" from {teacher.backbone} on {teacher.images} pictures, {teacher.steps} steps"
         print(

@@ -80,7 +80,9 @@ def _trio(setting: Setting) -> Trio:
         torch.manual_seed(0)
         teacher = pdn(setting.size)
         # As a teacher that was learned: every channel of about the same strength.
-        teacher[-1].weight.data *= 10  # type: ignore[operator]
+        with torch.no_grad():
+            for value in teacher[-1].parameters():
+                value.mul_(10)
         trio = published(teacher, setting.size, (setting.side, setting.side))
     raw = torch.cat([trio.raw(frame.float()) for frame in woven_frames(setting.side)[:2]])
     trio.mean.copy_(raw.mean((0, 2, 3))[:, None, None])
@@ -144,7 +146,7 @@ def _training(rounds: int, setting: Setting) -> dict[str, Any]:
     pictures = torch.cat([frame.float() for frame in woven_frames(setting.side)[:IMAGES]])
     first = _trio(setting)
     with torch.inference_mode():
-        targets = torch.cat([first.raw(image).half() for image in pictures.split(1)])
+        targets = torch.cat([first.raw(image).half() for image in torch.split(pictures, 1)])
     targets = targets.clone()
     fits: dict[str, Any] = {"plain": _PlainFit(first, pictures)}
     for name, bf16 in (("fp32", False), ("bf16", True)):

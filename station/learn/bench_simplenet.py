@@ -256,6 +256,7 @@ def _agreement(scores: dict[str, list[float]]) -> dict[str, float | int]:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""Distil a teacher for EfficientAD from a backbone: a small network that describes like a large one.
+"""Distil a teacher for EfficientAD: a small network that describes like a large backbone.
 
 As published, the target is the backbone's features of twice the side, averaged and pooled to 384
 channels, each normalised; the student is the teacher-to-be, padded, so that both have a cell for
@@ -111,7 +111,7 @@ class Distillation:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self.network = pdn(options.size, target.channels, padding=True)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)
         self._pixels = ImageNetPixels()
         self._optimiser = torch.optim.Adam(
             self.network.parameters(), lr=options.learning_rate, weight_decay=1e-5

@@ -52,7 +52,7 @@ class Student(nn.Module):
         made = []
         assert self.last.bias is not None  # noqa: S101
         for weight, bias in zip(self.last.weight.chunk(2), self.last.bias.chunk(2), strict=True):
-            conv = nn.Conv2d(weight.shape[1], weight.shape[0], self.last.kernel_size)  # type: ignore[arg-type]
+            conv = nn.Conv2d(weight.shape[1], weight.shape[0], self.last.kernel_size)
             conv.load_state_dict({"weight": weight, "bias": bias})
             made.append(conv)
         return made
@@ -201,7 +201,7 @@ class Fit:
         seed: int,
         penalty: Callable[[int], Tensor] | None = None,
     ) -> None:
-        self.trio = trio.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trio = trio.to(memory_format=torch.channels_last)
         self.done = 0
         self._images, self._targets, self._penalty = images, targets, penalty
         self._plan, self._seed = plan, seed
@@ -242,7 +242,7 @@ class Fit:
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.bf16):
                 found = losses(self.trio, image, changed, penalty, target)
             self._optimiser.zero_grad()
-            sum(found).backward()  # type: ignore[union-attr]
+            sum(found).backward()
         self._optimiser.step()
         self.trio.eval()
         values = Losses(*(float(value.detach()) for value in found))

@@ -112,6 +112,8 @@ class _Normalise(nn.Module):
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
+        self.mean: Tensor
+        self.deviation: Tensor
 
     def forward(self, raw: Tensor) -> Tensor:
         return (raw - self.mean) / self.deviation

@@ -60,7 +60,7 @@ def learn_efficientad(task: Task, preset: EfficientadPreset) -> Learned:
     network, teacher = load_teacher(preset.teacher, size)
     with _seeded(task.seed):
         trio = published(network, size, (task.form.height, task.form.width))
-    origin = teacher.origin
+    origin: str = teacher.origin
     if teacher.steps is not None:
         origin += f", {teacher.steps} steps from {teacher.backbone}"
     about = Origin(teacher.name, teacher.sha256, origin, PUBLISHED_STEPS)
@@ -139,7 +139,7 @@ def _learn(task: Task, preset: StudentPreset, trio: Trio, about: Origin, margin:
         })  # fmt: skip
 
     _run(task, fit, points, save)
-    frames = (part for f in task.watched for part in task.prepare(task.read(f)).split(1))
+    frames = (part for f in task.watched for part in torch.split(task.prepare(task.read(f)), 1))
     scale = measure_maps(trio, list(frames))
     return Learned(
         network=AnomalyMap(trio, scale, margin),
@@ -200,7 +200,7 @@ def _banks(task: Task, trio: Trio) -> tuple[Tensor, Tensor]:
         for i, file in enumerate(files):
             frames = task.prepare(task.read(file))
             with torch.inference_mode():
-                found = [frames, torch.cat([trio.raw(frame) for frame in frames.split(1)])]
+                found = [frames, torch.cat([trio.raw(frame) for frame in torch.split(frames, 1)])]
             if not banks:
                 shapes = [(len(files) * len(x), *x.shape[1:]) for x in found]
                 size = sum(2 * int(np.prod(shape)) for shape in shapes)
@@ -215,7 +215,7 @@ def _banks(task: Task, trio: Trio) -> tuple[Tensor, Tensor]:
             path.replace(ready)
     images, targets = (open_bank(path) for path in paths)
     total, squares, count = torch.zeros(()), torch.zeros(()), 0
-    for part in targets.split(1):
+    for part in torch.split(targets, 1):
         values = part.double()
         total, squares = total + values.sum((0, 2, 3)), squares + (values**2).sum((0, 2, 3))
         count += values[:, 0].numel()
@@ -228,7 +228,7 @@ def _banks(task: Task, trio: Trio) -> tuple[Tensor, Tensor]:
 
 
 class _Plain(nn.Module):
-    """The trio as it was trained, its maps normalised one by one: what the graph must agree with."""
+    """The trio as it was trained, its maps normalised one by one: the graph must agree."""
 
     def __init__(
         self, trio: Trio, local: tuple[float, float], whole: tuple[float, float], margin: int

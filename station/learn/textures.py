@@ -32,7 +32,7 @@ def piece(image: Image, side: int, rng: np.random.Generator) -> Image:
     height, width = image.shape[:2]
     length = int(min(height, width) * rng.uniform(0.25, 1.0)) or 1
     top, left = rng.integers(0, height - length + 1), rng.integers(0, width - length + 1)
-    cut = np.rot90(image[top : top + length, left : left + length], rng.integers(4))
+    cut = np.rot90(image[top : top + length, left : left + length], int(rng.integers(4)))
     if rng.random() < 0.5:
         cut = cut[:, ::-1]
     how = cv2.INTER_AREA if length > side else cv2.INTER_LINEAR
@@ -40,7 +40,7 @@ def piece(image: Image, side: int, rng: np.random.Generator) -> Image:
     if small.ndim == 2:
         small = np.repeat(small[..., None], 3, 2)
     lit = small * rng.uniform(0.7, 1.3) + rng.uniform(-25, 25)
-    return np.clip(lit, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(lit, 0, 255), np.uint8)
 
 
 def drawn(side: int, rng: np.random.Generator) -> Image:
