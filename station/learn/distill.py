@@ -138,7 +138,7 @@ class Distillation:
         for group in self._optimiser.param_groups:
             group["lr"] = self._options.learning_rate * 0.5 * (1 + float(np.cos(np.pi * share)))
         self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimiser.step()
         self.done += 1
         return float(loss.detach())

@@ -52,7 +52,8 @@ class Student(nn.Module):
         made = []
         assert self.last.bias is not None  # noqa: S101
         for weight, bias in zip(self.last.weight.chunk(2), self.last.bias.chunk(2), strict=True):
-            conv = nn.Conv2d(weight.shape[1], weight.shape[0], self.last.kernel_size)
+            rows, columns = self.last.kernel_size
+            conv = nn.Conv2d(weight.shape[1], weight.shape[0], (rows, columns))
             conv.load_state_dict({"weight": weight, "bias": bias})
             made.append(conv)
         return made

@@ -129,6 +129,8 @@ def test_a_distillation_that_is_stopped_says_how_to_go_on(folder: Path, tmp_path
 def test_the_command_leaves_a_teacher(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name in ("recipes", "calibration"):
+        (tmp_path / name).mkdir()
     arguments = ["distill", "--images", str(folder), "--steps", "1", "--name", "mine", "--json"]
     assert main([*arguments, "--workspace", str(tmp_path)]) == 0
     row = json.loads(capsys.readouterr().out)
