@@ -125,20 +125,22 @@ def _learn(task: Task, preset: StudentPreset, trio: Trio, about: Origin, margin:
         bf16 = saved["bf16"]
     plan = Plan(preset.steps, preset.batch, preset.learning_rate, preset.weight_decay, bf16=bf16)
     fit = Fit(trio, images, targets, plan, task.seed, penalty)
-    points: list[LossPoint] = []
+    points, lost = list[LossPoint](), list[Losses]()
     if saved:
         fit.resume(saved["fit"])
         points.extend(LossPoint.model_validate(point) for point in saved["points"])
+        lost.extend(Losses(*values) for values in saved["lost"])
 
     def save() -> None:
         task.checkpoint.save({
             "fit": fit.state(),
             "points": [point.model_dump() for point in points],
+            "lost": [tuple(values) for values in lost],
             "settings": settings,
             "bf16": bf16,
         })  # fmt: skip
 
-    _run(task, fit, points, save)
+    _run(task, fit, (points, lost), save)
     frames = (part for f in task.watched for part in torch.split(task.prepare(task.read(f)), 1))
     scale = measure_maps(trio, list(frames))
     return Learned(
@@ -163,13 +165,19 @@ def _learn(task: Task, preset: StudentPreset, trio: Trio, about: Origin, margin:
     )
 
 
-def _run(task: Task, fit: Fit, points: list[LossPoint], save: Callable[[], None]) -> None:
-    """Go through all steps, saving at times and when somebody asks to stop."""
+def _run(
+    task: Task, fit: Fit, told: tuple[list[LossPoint], list[Losses]], save: Callable[[], None]
+) -> None:
+    """Go through all steps, saving at times and when somebody asks to stop.
+
+    `told` are the points so far and what the last steps lost.
+    """
+    points, lost = told
     save()
-    saved_s, lost = time.monotonic(), list[Losses]()
+    saved_s = time.monotonic()
     for found in fit.steps():
-        lost.append(found)
-        means = Losses(*np.mean(lost[-TOLD_EVERY:], axis=0).tolist())
+        lost[:] = [*lost[-TOLD_EVERY + 1 :], found]
+        means = Losses(*np.mean(lost, axis=0).tolist())
         if fit.done * POINTS // fit.total > (fit.done - 1) * POINTS // fit.total:
             points.append(LossPoint(step=fit.done, **means._asdict()))
         if fit.done % TOLD_EVERY == 0:

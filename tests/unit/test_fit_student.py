@@ -13,7 +13,7 @@ import torch
 from station.detectors import EFFICIENTAD_S, LITE, StudentPreset
 from station.errors import ConfigError, DatasetError, ModelError
 from station.learn.images import from_mvtec
-from station.learn.method import Progress, TrainingStopped
+from station.learn.method import TrainingStopped
 from station.learn.pdn import pdn
 from station.learn.teachers import add_teacher
 from station.learn.train import TrainOptions, train
@@ -83,42 +83,26 @@ def test_efficientad_states_its_steps_teacher_and_penalty(tmp_path: Path) -> Non
     assert card.golden[0].score < card.golden[-1].score
 
 
+class AfterFirstStep(threading.Event):
+    """Is set once every image was read and one step was taken."""
+
+    asked = 0
+
+    def is_set(self) -> bool:
+        self.asked += 1
+        return self.asked > 8  # of ten images two are held out
+
+
 def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     folder = woven(tmp_path)
     unbroken = learn(folder, tmp_path)
-    stop = threading.Event()
-
-    def told(progress: Progress) -> None:
-        if progress.stage == "features" and progress.done == progress.total:
-            timer.start()
-
-    timer = threading.Timer(0, stop.set)
-    options = TrainOptions("cloth", QUICK)
-    with pytest.raises(TrainingStopped):
-        train(from_mvtec(folder), options, tmp_path / "other", told, stop)
+    with pytest.raises(TrainingStopped, match="stopped after 1 of 3 steps, kept in"):
+        learn(folder, tmp_path / "other", stop=AfterFirstStep())
+    with pytest.raises(ConfigError, match="another teacher or penalty folder"):
+        learn(folder, tmp_path / "other", resume=True, penalty=folder)
     resumed = learn(folder, tmp_path / "other", resume=True)
     assert resumed.golden == unbroken.golden
     assert resumed.training.student == unbroken.training.student
-
-
-def test_another_penalty_folder_is_not_the_training_to_resume(tmp_path: Path) -> None:
-    folder = woven(tmp_path)
-    stop = threading.Event()
-
-    class Late(threading.Event):
-        """Set once the features are there."""
-
-        asked = 0
-
-        def is_set(self) -> bool:
-            self.asked += 1
-            return self.asked > 8
-
-    stop = Late()
-    with pytest.raises(TrainingStopped, match="of 3 steps, kept in"):
-        learn(folder, tmp_path, stop=stop)
-    with pytest.raises(ConfigError, match="another teacher or penalty folder"):
-        learn(folder, tmp_path, resume=True, penalty=folder)
 
 
 def test_too_few_sheets_for_the_quantiles_are_refused(tmp_path: Path) -> None:
