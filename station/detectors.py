@@ -92,6 +92,12 @@ class LitePreset(StudentPreset):
     backbone: str
     levels: tuple[int, ...] = Field(description="strides of the backbone's levels, finest first")
 
+    @model_validator(mode="after")
+    def _student_has_the_teachers_grid(self) -> Self:
+        if self.levels[:1] != (4,):
+            raise ValueError("levels: the student's grid is that of stride 4, which must be first")
+        return self
+
     @property
     def stride(self) -> int:
         """Pixels of the prepared frame for one cell of the map."""

@@ -20,7 +20,7 @@ from station.learn.train import TrainOptions, train
 from station.model import ModelCard, StudentTraining
 from station.preset import changed
 
-QUICK = changed(LITE, input_size=128, steps=3, batch=1, levels=(8, 16), smoothing=0.5)
+QUICK = changed(LITE, input_size=128, steps=3, batch=1)
 
 
 @pytest.fixture(autouse=True)
@@ -114,3 +114,8 @@ def test_an_empty_penalty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(DatasetError, match="none: no image in it"):
         learn(woven(tmp_path), tmp_path, penalty=tmp_path / "none")
+
+
+def test_lite_without_the_finest_level_is_refused() -> None:
+    with pytest.raises(ConfigError, match="levels: the student's grid is that of stride 4"):
+        changed(LITE, levels=(8, 16))
