@@ -233,7 +233,7 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--detector",
         default="simplenet",
         metavar="D",
-        help="simplenet (default), gaussian, patchcore",
+        help="simplenet (default), gaussian, patchcore, efficientad-s, efficientad-m, lite",
     )
     train.add_argument(
         "--preset",
@@ -262,6 +262,18 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="N x N tiles for model_input: tiles",
     )
+    train.add_argument(
+        "--steps", type=_count, metavar="N", help="of EfficientAD (default 70000) and lite"
+    )
+    train.add_argument(
+        "--teacher", type=_name, metavar="NAME", help="of EfficientAD: one that was distilled"
+    )
+    train.add_argument(
+        "--penalty",
+        type=Path,
+        metavar="DIR",
+        help="of EfficientAD and lite: any images of other things; default: no penalty",
+    )
     _json(train)
 
     imported = _add(
@@ -276,6 +288,27 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     good.add_argument("--recipe", metavar="R", help="good captures of recipe R fix the scale")
     _json(imported)
+
+    distill = _add(
+        commands, common, "distill", "make a teacher for EfficientAD from a backbone",
+        "station distill --backbone efficientnet_lite0 --images data/glassfiber/train/good",
+    )  # fmt: skip
+    distill.add_argument(
+        "--backbone", default="efficientnet_lite0", metavar="B", help="default: %(default)s"
+    )
+    distill.add_argument(
+        "--images", type=Path, required=True, metavar="DIR", help="any images, in any folders"
+    )
+    distill.add_argument(
+        "--size", choices=["s", "m"], default="s", help="of the network: small (default), medium"
+    )
+    distill.add_argument(
+        "--steps", type=_count, default=1500, metavar="N", help="default: %(default)s"
+    )
+    distill.add_argument("--name", type=_name, metavar="NAME", help="default: the size")
+    distill.add_argument("--seed", type=_seed, default=0)
+    distill.add_argument("--resume", action="store_true", help="go on with a stopped one")
+    _json(distill)
 
     score = _add(
         commands, common, "score", "score picture files",
@@ -357,6 +390,10 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
     _json(actions.add_parser("list", help="what is here, what is missing and where to get it"))
     add = actions.add_parser("add", help="copy a file into the store")
     add.add_argument("file", type=Path, metavar="FILE")
+    add.add_argument(
+        "--teacher", type=_name, metavar="NAME", help="FILE is a teacher for EfficientAD"
+    )
+    add.add_argument("--sha256", metavar="HEX", help="that a teacher must have, or its beginning")
     _json(add)
     fetch = actions.add_parser("fetch", help="download a file into the store")
     fetch.add_argument("name", metavar="NAME", help="of the backbone")
@@ -548,6 +585,7 @@ def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
             "cycle",
             "detectors",
             "durability",
+            "efficientad",
             "faults",
             "metrics",
             "model",
@@ -577,7 +615,11 @@ def _bench(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="of faults: loopback address of the simulated controller",
     )
     bench.add_argument(
-        "--rounds", type=_count, default=20, metavar="N", help="of simplenet and detectors"
+        "--rounds",
+        type=_count,
+        default=20,
+        metavar="N",
+        help="of the models' benches",
     )
     _json(bench)
 

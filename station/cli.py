@@ -35,6 +35,7 @@ _COMMANDS = {
     "import": "learn",
     "label": "learn",
     "train": "learn",
+    "distill": "learn",
     "score": "learn",
     "evaluate": "evaluate",
     "compare": "compare",

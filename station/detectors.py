@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from station.errors import ConfigError
-from station.preset import PRESETS, Preset
+from station.preset import PRESETS, Preset, changed
 from station.strict import Strict
 
 
@@ -59,6 +59,51 @@ class PatchcorePreset(FeaturePreset):
     projected: int = Field(ge=1, description="dimensions in which the coreset is chosen")
 
 
+class StudentPreset(Strict):
+    """What detectors in which a student learns from a teacher have in common."""
+
+    name: str
+    input_size: int = Field(ge=128, multiple_of=32, description="long side in pixels")
+    crop_from: None = None
+    tiles: int = Field(default=1, ge=1, le=8, description="per side; 1 is the whole frame")
+    smoothing: float = Field(ge=0, description="deviation of the map's smoothing, in its own cells")
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1, description="images a step")
+    learning_rate: float = Field(gt=0, description="a tenth of it for the last 5 % of the steps")
+    weight_decay: float = Field(ge=0)
+
+
+class EfficientadPreset(StudentPreset):
+    """EfficientAD as published: a patch description network for a teacher."""
+
+    detector: Literal["efficientad-s", "efficientad-m"]
+    teacher: str = Field(description="its name in the store of weights")
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the prepared frame for one cell of the map."""
+        return 4
+
+
+class LitePreset(StudentPreset):
+    """The station's own: the embedded backbone for a teacher, a narrow student."""
+
+    detector: Literal["lite"] = "lite"
+    backbone: str
+    levels: tuple[int, ...] = Field(description="strides of the backbone's levels, finest first")
+
+    @model_validator(mode="after")
+    def _student_has_the_teachers_grid(self) -> Self:
+        if self.levels[:1] != (4,):
+            raise ValueError("levels: the student's grid is that of stride 4, which must be first")
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the prepared frame for one cell of the map."""
+        return self.levels[0]
+
+
 def _kind(value: Any) -> str:
     """Return the detector a preset is for; cards written before there were others do not say."""
     found = value.get("detector", "simplenet") if isinstance(value, dict) else value.detector
@@ -68,7 +113,10 @@ def _kind(value: Any) -> str:
 AnyPreset = Annotated[
     Annotated[Preset, Tag("simplenet")]
     | Annotated[GaussianPreset, Tag("gaussian")]
-    | Annotated[PatchcorePreset, Tag("patchcore")],
+    | Annotated[PatchcorePreset, Tag("patchcore")]
+    | Annotated[EfficientadPreset, Tag("efficientad-s")]
+    | Annotated[EfficientadPreset, Tag("efficientad-m")]
+    | Annotated[LitePreset, Tag("lite")],
     Discriminator(_kind),
 ]
 
@@ -107,10 +155,39 @@ PATCHCORE = PatchcorePreset(
     projected=64,
 )
 
+EFFICIENTAD_S = EfficientadPreset(
+    detector="efficientad-s",
+    name="default",
+    teacher="s",
+    input_size=256,
+    smoothing=0.0,
+    steps=70_000,
+    batch=1,
+    learning_rate=1e-4,
+    weight_decay=1e-5,
+)
+
+EFFICIENTAD_M = changed(EFFICIENTAD_S, detector="efficientad-m", teacher="m")
+
+LITE = LitePreset(
+    name="default",
+    backbone="efficientnet_lite0",
+    levels=(4, 8, 16),
+    input_size=256,
+    smoothing=1.5,
+    steps=1500,
+    batch=4,
+    learning_rate=1e-3,
+    weight_decay=1e-5,
+)
+
 DETECTORS: dict[str, dict[str, AnyPreset]] = {
     "simplenet": {**PRESETS},
     "gaussian": {"default": GAUSSIAN, "per-position": PER_POSITION},
     "patchcore": {"default": PATCHCORE},
+    "efficientad-s": {"default": EFFICIENTAD_S},
+    "efficientad-m": {"default": EFFICIENTAD_M},
+    "lite": {"default": LITE},
 }
 
 

@@ -89,6 +89,32 @@ class Deviations(Strict):
     adapted: tuple[int, ...]
 
 
+class LossPoint(Strict):
+    """What the last steps lost on average, term by term."""
+
+    step: int
+    hard: float = Field(description="student and teacher, where they differ most")
+    penalty: float = Field(description="the student's answer to images from elsewhere")
+    autoencoder: float
+    student: float = Field(description="student and autoencoder")
+
+
+class StudentTraining(Strict):
+    """How long a student learned, from which teacher, and what its maps are normalised by."""
+
+    steps_done: int
+    steps_published: int | None = Field(description="null where nothing was published")
+    teacher: str
+    teacher_sha256: Sha256 | None = Field(description="null where the backbone is the teacher")
+    teacher_origin: str
+    penalty_images: int = Field(description="0: without penalty")
+    penalty_digest: Sha256 | None
+    bf16: bool
+    local_quantiles: tuple[float, float] = Field(description="0.9 and 0.995, of held-out images")
+    whole_quantiles: tuple[float, float]
+    losses: tuple[LossPoint, ...]
+
+
 class Training(Strict):
     """How it was trained; with the same data and software this gives the same model."""
 
@@ -98,6 +124,9 @@ class Training(Strict):
     threads: int
     curve: tuple[CurvePoint, ...]
     deviations: Deviations | None = Field(default=None, description="null in older cards")
+    student: StudentTraining | None = Field(
+        default=None, description="of detectors in which a student learns from a teacher"
+    )
 
 
 class Imported(Strict):
@@ -122,7 +151,9 @@ class ModelCard(Strict):
 
     name: str
     version: int = Field(ge=1)
-    detector: Literal["simplenet", "gaussian", "patchcore", "imported"]
+    detector: Literal[
+        "simplenet", "gaussian", "patchcore", "efficientad-s", "efficientad-m", "lite", "imported"
+    ]
     backbone: str
     sha256: Sha256
     input: ModelInput

@@ -53,7 +53,13 @@ def train(args: argparse.Namespace) -> int:
     if not re.fullmatch(MODEL_PATTERN, f"{name}/1"):
         raise ConfigError(f"{folder}: {name!r} cannot be a model's name; choose one with --model")
     tiles = args.tiles or (2 if recipe and recipe.recipe.model_input == "tiles" else 1)
-    changes = {"tiles": tiles, "backbone": args.backbone, "input_size": args.input_size}
+    changes = {
+        "tiles": tiles,
+        "backbone": args.backbone,
+        "input_size": args.input_size,
+        "teacher": args.teacher,
+        "steps": args.steps,
+    }
     chosen = {key: value for key, value in changes.items() if value is not None}
     options = TrainOptions(
         name=name,
@@ -63,6 +69,7 @@ def train(args: argparse.Namespace) -> int:
         rule=recipe.recipe.sheet_rule if recipe else HIGHEST,
         resume=args.resume,
         precision=args.precision,
+        penalty=args.penalty,
     )
     images = from_mvtec(folder)
     with stopping("the step") as stop, show.learning() as progress:
@@ -120,6 +127,36 @@ def import_(args: argparse.Namespace) -> int:
         "highest_good_score": max(card.held_out_scores),
     }
     show.values(row, as_json=args.json)
+    return 0
+
+
+def distill(args: argparse.Namespace) -> int:
+    """Distil a teacher for EfficientAD into the store of weights."""
+    from station.learn.distill import DistillOptions, distil
+    from station.learn.method import TrainingStopped
+    from station.learn.weights import store
+
+    options = DistillOptions(
+        name=args.name or args.size,
+        backbone=args.backbone,
+        size=args.size,
+        steps=args.steps,
+        seed=args.seed,
+        resume=args.resume,
+    )
+    with stopping("the step") as stop, show.learning() as progress:
+        try:
+            teacher, loss = distil(args.images, options, workspace_of(args), progress, stop)
+        except TrainingStopped as stopped:
+            show.say(str(stopped))
+            return INTERRUPTED
+    row = teacher.model_dump(mode="json") | {"loss": loss, "store": str(store())}
+    show.values(row, as_json=args.json)
+    if not args.json:
+        show.say(
+            f"to use it: station train --detector efficientad-{teacher.size} "
+            f"--teacher {teacher.name}"
+        )
     return 0
 
 

@@ -59,6 +59,11 @@ def bench(args: argparse.Namespace) -> int:
 
         show.values(bench_simplenet(args.rounds), as_json=args.json)
         return 0
+    if args.what == "efficientad":
+        from station.learn.bench_efficientad import bench_efficientad
+
+        show.values(bench_efficientad(args.rounds), as_json=args.json)
+        return 0
     if args.what == "train":
         from station.learn.bench_train import bench_train
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 
 from station import show
+from station.errors import ConfigError
 
 
 def weights(args: argparse.Namespace) -> int:
@@ -32,11 +33,36 @@ def _list(args: argparse.Namespace) -> None:
             f"  {stored.licence}\n"
             f"    {stored.source if stored.state == 'absent' else stored.path}"
         )
+    _list_teachers(as_json=args.json)
+
+
+def _list_teachers(*, as_json: bool) -> None:
+    from station.learn.teachers import teachers
+
+    for teacher in teachers():
+        if as_json:
+            row = teacher.model_dump(mode="json")
+            renamed = {"teacher": row.pop("name"), "distilled_from": row.pop("backbone")}
+            print(json.dumps(renamed | row))
+            continue
+        made: str = teacher.origin
+        if teacher.steps is not None:
+            made += f" from {teacher.backbone} on {teacher.images} pictures, {teacher.steps} steps"
+        print(
+            f"teacher {teacher.name:10}  size {teacher.size}  sha256 {teacher.sha256[:8]}…  {made}"
+        )
 
 
 def _add(args: argparse.Namespace) -> None:
+    from station.learn.teachers import add_teacher
     from station.learn.weights import add, known, recognise
 
+    if args.teacher is not None:
+        teacher = add_teacher(args.file, args.teacher, args.sha256)
+        show.values(teacher.model_dump(mode="json"), as_json=args.json)
+        return
+    if args.sha256 is not None:
+        raise ConfigError("--sha256 goes with --teacher: every backbone's is known")
     backbone = recognise(args.file)
     path = add(args.file, known(backbone))
     show.values({"backbone": backbone, "path": str(path)}, as_json=args.json)

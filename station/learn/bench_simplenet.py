@@ -60,13 +60,13 @@ class Setting:
 def bench_simplenet(rounds: int, setting: Setting = Setting()) -> dict[str, Any]:
     """Measure all variants; ratios are of medians, above one where ours is faster."""
     load = os.getloadavg()[0]
-    with TemporaryDirectory(prefix="station-bench-") as folder, _threads(THREADS):
+    with TemporaryDirectory(prefix="station-bench-") as folder, torch_threads(THREADS):
         variants = dict(_wide(setting, Path(folder)))
-        wide = _medians_ms(variants, _frames(setting.side)[:1], rounds)
+        wide = _medians_ms(variants, woven_frames(setting.side)[:1], rounds)
         scores = {name: _scores(variants[name], setting.side) for name in variants}
         del variants
         embedded = _medians_ms(
-            dict(_embedded(setting, Path(folder))), _frames(setting.embedded_side)[:1], rounds
+            dict(_embedded(setting, Path(folder))), woven_frames(setting.embedded_side)[:1], rounds
         )
     authors = wide["authors"]
 
@@ -186,7 +186,7 @@ def _loaded(path: Path, digest: str, runtime: Runtime, folder: Path) -> Variant:
 def _int8(
     backbone: Backbone, head: nn.Module, form: InputForm, smoothing: float, folder: Path
 ) -> Variant:
-    frames = _frames(form.height)[:CALIBRATION_IMAGES]
+    frames = woven_frames(form.height)[:CALIBRATION_IMAGES]
     quantised = quantised_backbone(backbone, [frame.float() for frame in frames])
     path = folder / f"{backbone.name}-int8.pt"
     detector = Detector(Int8Network(quantised, head), form, smoothing)
@@ -202,7 +202,7 @@ def _write(path: Path, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _frames(side: int) -> list[Tensor]:
+def woven_frames(side: int) -> list[Tensor]:
     """Draw woven frames, (1, 3, side, side), every other one with a bright spot."""
     generator = torch.Generator().manual_seed(0)
     frames = []
@@ -236,7 +236,7 @@ def _medians_ms(
 
 def _scores(variant: Variant, side: int) -> list[float]:
     with torch.inference_mode():
-        return [float(variant(frame).flatten()[0]) for frame in _frames(side)]
+        return [float(variant(frame).flatten()[0]) for frame in woven_frames(side)]
 
 
 def _agreement(scores: dict[str, list[float]]) -> dict[str, float | int]:
@@ -262,7 +262,8 @@ def _agreement(scores: dict[str, list[float]]) -> dict[str, float | int]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

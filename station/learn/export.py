@@ -23,6 +23,7 @@ from station.dataset import sync_folder, write_durably
 from station.errors import ConfigError, DatasetError
 from station.model import CARD, SUMS, WEIGHTS, ModelCard, list_models
 from station.records import Image
+from station.strict import Strict
 from station.torchscript import PARTS
 
 COARSEST = 32  # the sides are multiples of it: every backbone halves them without a rest
@@ -300,7 +301,7 @@ def write_model(
                 home.rmdir()
 
 
-def card_text(card: ModelCard) -> str:
+def card_text(card: Strict) -> str:
     """Write a card as YAML that the strict reader reads back the same."""
     return yaml.dump(card.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=100)
 

@@ -139,7 +139,7 @@ def fill_bank(
             if bank is None:
                 shape = len(files), len(chosen), patches.shape[1]
                 told(0, 2 * math.prod(shape))
-                bank = _reserve(unfinished, shape)
+                bank = reserve(unfinished, shape)
             bank[i] = patches[chosen].half().numpy()
             told(i + 1, bank.nbytes)
         unfinished.replace(path)
@@ -155,7 +155,7 @@ def open_bank(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
-def _reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+def reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
     """Make the file and take its space: a full disk must not show as a bus error later."""
     size = 2 * math.prod(shape)
     free = shutil.disk_usage(path.parent).free

@@ -14,7 +14,7 @@ from station.learn.checkpoint import Checkpoint
 from station.learn.export import Detector, InputForm
 from station.learn.held_out import to_frames
 from station.learn.images import TrainingImages
-from station.model import CurvePoint, Deviations
+from station.model import CurvePoint, Deviations, StudentTraining
 from station.records import Image
 
 
@@ -44,6 +44,7 @@ class Task:
     checkpoint: Checkpoint
     progress: Callable[[Progress], None]
     stop: threading.Event
+    penalty: Path | None = None  # a folder of images from elsewhere, for methods that use them
 
     def prepare(self, image: Image) -> Tensor:
         """Return what the network is given of an image, (tiles * tiles, 3, H, W), 0 to 255."""
@@ -65,3 +66,4 @@ class Learned(NamedTuple):
     patches: int  # learned from
     curve: tuple[CurvePoint, ...] = ()
     deviations: Deviations | None = None  # of methods with an adaptor
+    student: StudentTraining | None = None

@@ -16,9 +16,15 @@ from typing import Literal
 
 import torch
 
-from station.detectors import AnyPreset, GaussianPreset, PatchcorePreset
+from station.detectors import (
+    AnyPreset,
+    EfficientadPreset,
+    GaussianPreset,
+    LitePreset,
+    PatchcorePreset,
+)
 from station.errors import ConfigError, ModelError
-from station.learn import fit_simplenet, gaussian, patchcore
+from station.learn import fit_simplenet, fit_student, gaussian, patchcore
 from station.learn.checkpoint import Checkpoint
 from station.learn.export import (
     Detector,
@@ -53,6 +59,7 @@ class TrainOptions:
     rule: SheetRule = HIGHEST  # how the recipe makes a sheet's score of its shots
     resume: bool = False
     precision: Literal["fp32", "int8"] = "fp32"
+    penalty: Path | None = None  # a folder of images from elsewhere
 
 
 def train(
@@ -94,6 +101,7 @@ def train(
         checkpoint=checkpoint,
         progress=progress,
         stop=stop,
+        penalty=options.penalty,
     )
     learned = learn(task, preset)
     detector = Detector(learned.network, form, preset.smoothing)
@@ -145,6 +153,7 @@ def train(
             threads=THREADS,
             curve=learned.curve,
             deviations=learned.deviations,
+            student=learned.student,
         ),
         golden=golden,
         held_out_scores=tuple(unit_scores(result, options.rule)),
@@ -166,6 +175,10 @@ def learn(task: Task, preset: AnyPreset) -> Learned:
             return gaussian.learn(task, preset)
         case PatchcorePreset():
             return patchcore.learn(task, preset)
+        case EfficientadPreset():
+            return fit_student.learn_efficientad(task, preset)
+        case LitePreset():
+            return fit_student.learn_lite(task, preset)
 
 
 def _export(
