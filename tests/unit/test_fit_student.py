@@ -50,7 +50,7 @@ def learn(
 
 
 def student_of(card: ModelCard) -> StudentTraining:
-    assert card.training.student is not None
+    assert card.training is not None and card.training.student is not None
     return card.training.student
 
 
@@ -102,7 +102,7 @@ def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path: Path) -> N
         learn(folder, tmp_path / "other", resume=True, penalty=folder)
     resumed = learn(folder, tmp_path / "other", resume=True)
     assert resumed.golden == unbroken.golden
-    assert resumed.training.student == unbroken.training.student
+    assert student_of(resumed) == student_of(unbroken)
 
 
 def test_too_few_sheets_for_the_quantiles_are_refused(tmp_path: Path) -> None:
