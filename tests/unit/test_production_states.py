@@ -23,7 +23,7 @@ from station.gate import Gate
 from station.geometry import Pose
 from station.motion import RETREAT_M_S, MotionGuard
 from station.production import Plant, Production
-from station.recipe import LoadedRecipe, load_recipe
+from station.recipe import HIGHEST, LoadedRecipe, load_recipe
 from station.records import Frame, Image, Manifest, Prediction
 from station.states import Command, Machine, Mode, State
 
