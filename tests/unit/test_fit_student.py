@@ -20,7 +20,7 @@ from station.learn.train import TrainOptions, train
 from station.model import ModelCard, StudentTraining
 from station.preset import changed
 
-QUICK = changed(LITE, input_size=128, steps=3, batch=1)
+QUICK = changed(LITE, input_size=128, steps=40, batch=1, learning_rate=3e-3)
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +59,9 @@ def test_lite_says_that_it_is_not_published(tmp_path: Path) -> None:
     card = learn(folder, tmp_path)
     student = student_of(card)
     assert (card.detector, card.backbone) == ("lite", "efficientnet_lite0")
-    assert (student.steps_done, student.steps_published) == (3, None)
+    assert (student.steps_done, student.steps_published) == (40, None)
     assert (student.penalty_images, student.penalty_digest) == (0, None)
-    assert student.losses[-1].step == 3
+    assert student.losses[-1].step == 40
     assert student.local_quantiles[0] < student.local_quantiles[1]
 
 
@@ -96,7 +96,7 @@ class AfterFirstStep(threading.Event):
 def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     folder = woven(tmp_path)
     unbroken = learn(folder, tmp_path)
-    with pytest.raises(TrainingStopped, match="stopped after 1 of 3 steps, kept in"):
+    with pytest.raises(TrainingStopped, match="stopped after 1 of 40 steps, kept in"):
         learn(folder, tmp_path / "other", stop=AfterFirstStep())
     with pytest.raises(ConfigError, match="another teacher or penalty folder"):
         learn(folder, tmp_path / "other", resume=True, penalty=folder)
