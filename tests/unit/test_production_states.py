@@ -142,7 +142,7 @@ class Bench:
     @contextmanager
     def open_judging(self) -> Iterator[Judging]:
         self.models += 1
-        yield Judging(Calm(), "toy/1", "0" * 64, 0.5, "highest", "torchscript", "fp32")
+        yield Judging(Calm(), "toy/1", "0" * 64, 0.5, HIGHEST, "torchscript", "fp32")
 
     @contextmanager
     def open_cell(self) -> Iterator[Cell]:
