@@ -25,8 +25,8 @@ from station.errors import ConfigError, StationError
 
 ACCEPT, REJECT, BUSY = 0, 1, 2
 POLL_S = 0.005
-REACH_S = 60.0  # for a step to come
-READY_S = 240.0  # for everything to be started and ready, on a busy computer
+REACH_S = 150.0  # for a step to come
+READY_S = 400.0  # for everything to be started and ready, on a busy computer
 NOTICE_S = 12.0  # for the station to notice a fault
 WATCH_S = 1.0  # looked at after the state was reached: does anything move again?
 SENT_S = 0.05  # a command that had left the station before the fault may still arrive
@@ -162,6 +162,7 @@ class Bench:
         self._far_end: subprocess.Popen[str] | None = None
         self._station: subprocess.Popen[bytes] | None = None
         self._environment: dict[str, str] = {}
+        self._unready = ""
         template.init(folder)
         (folder / "recipes" / f"{RECIPE_NAME}.yaml").write_text(RECIPE.replace("MODEL", model))
 
@@ -223,10 +224,12 @@ class Bench:
 
     def _is_ready(self, step: Step) -> bool:
         """Make it ready; a busy computer may need another try."""
-        with contextlib.suppress(StationError):
+        try:
             self._make_ready(step)
-            return self._state() == ("stopped" if step.command == "reset" else "idle")
-        return False
+        except StationError as error:
+            self._unready = str(error)
+            return False
+        return self._state() == ("stopped" if step.command == "reset" else "idle")
 
     def _make_ready(self, step: Step) -> None:
         """Bring everything to Idle (for the retreat: Stopped), the arm beside its first place."""
@@ -429,9 +432,7 @@ class Bench:
         end = time.monotonic() + deadline_s
         while not condition():
             if time.monotonic() > end:
-                raise StationError(
-                    f"no {what} within {deadline_s:g} s; see {self._folder}/station.log"
-                )
+                raise StationError(f"no {what} within {deadline_s:g} s; {self._unready}")
             time.sleep(POLL_S)
 
 
