@@ -200,6 +200,17 @@ def test_an_abort_stops_the_arm_and_the_sheet_has_no_verdict(running: Running) -
     assert accepted(station) == 0
     assert running.process.poll() is None
 
+    robot = _children(running.process.pid)
+    running.go("clear", "reset")
+    assert _children(running.process.pid) - robot, "the robot's child is a new one"
+    running.go("start")
+    wait_until(station.moves)
+    started = time.monotonic()
+    ended = running.end(signal.SIGTERM)
+    assert ended.code == 143, ended.err
+    assert time.monotonic() - started < 5
+    assert not station.sim.send("state")["moving"]
+
 
 def test_a_lent_cell_can_be_opened_by_others_until_it_is_taken_back(running: Running) -> None:
     station = running.station
@@ -219,48 +230,6 @@ def test_a_lent_cell_can_be_opened_by_others_until_it_is_taken_back(running: Run
         assert "another station command is using this cell" in answer["why"]
     assert running.ask("mode", mode="produce")["accepted"]
     assert station.run("where").code == 3
-    running.go("clear", "reset")
-
-
-def test_no_sheet_suspends_and_the_next_one_resumes(station: Station, models: Path) -> None:
-    station.edit_cell("sheet_timeout_s: 60", "sheet_timeout_s: 0.6")
-    Inspection(station, models).judge_by("toy/1", 1000)
-    with Running(station) as running:
-        station.sim.wait_for(lambda: station.sim.send("state")["table"] == "PRESENT")
-        station.sim.send("input 0 0")
-        running.go("clear", "reset", "start")
-        running.reach("suspended")
-        assert "no sheet appeared within 0.6 s" in running.reason()
-        station.sim.send("input 0 1")
-        wait_until(lambda: accepted(station) >= 1)
-        # SIGTERM in the middle of whatever it does
-        started = time.monotonic()
-        ended = running.end(signal.SIGTERM)
-        assert ended.code == 143, ended.err
-        assert time.monotonic() - started < 5
-        assert not station.sim.send("state")["moving"]
-
-
-def test_an_arm_out_of_its_bounds_is_not_retreated(running: Running) -> None:
-    station = running.station
-    station.sim.send("jog 0.45 -0.40 0.27")
-    running.go("clear")
-    assert running.ask("reset")["accepted"]
-    running.reach("aborted")
-    assert "would leave the workspace" in running.reason()
-    assert station.moves() == []
-
-
-def test_a_camera_that_is_gone_and_back_needs_no_new_process(running: Running) -> None:
-    station = running.station
-    station.edit_cell('serial: "0815-0000"', 'serial: "0815-0009"')
-    assert running.ask("clear")["accepted"]
-    running.reach("stopped")  # the file is read once, at the start
-    running.ask("abort")
-    running.reach("aborted")
-    robot = _children(running.process.pid)
-    running.go("clear", "reset")
-    assert _children(running.process.pid) - robot, "the robot's child is a new one"
 
 
 def test_a_killed_station_leaves_a_socket_that_the_next_one_replaces(running: Running) -> None:
