@@ -164,6 +164,9 @@ class Bench:
         self._environment: dict[str, str] = {}
         self._unready = ""
         template.init(folder)
+        cell = folder / "calibration" / "sim.yaml"
+        patient = "robot:\n  driver: ur\n  settings:\n    connect_timeout_s: 100"  # a busy computer
+        cell.write_text(cell.read_text().replace("robot:\n  driver: ur\n  settings:", patient))
         (folder / "recipes" / f"{RECIPE_NAME}.yaml").write_text(RECIPE.replace("MODEL", model))
 
     def __enter__(self) -> Bench:
