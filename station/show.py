@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +193,11 @@ def records(rows: list[dict[str, Any]], names: list[str], *, as_json: bool) -> N
             print(json.dumps({name: row[name] for name in names}, default=str), flush=True)
         return
     wanted = ("sheet", "setup", "shot", "recipe", "started_at", "verdict", "outcome", "score")
-    table("", [{n: row[n] for n in wanted if n in names} for row in rows])
+    table("", [{n: _short(row[n]) for n in wanted if n in names} for row in rows])
+
+
+def _short(value: Any) -> Any:
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else value
 
 
 def values(row: dict[str, Any], *, as_json: bool) -> None:

@@ -61,7 +61,7 @@ def verify(args: argparse.Namespace) -> int:
         print(
             f"{proof.sheets} inspected sheets, {proof.captures} captured, {proof.files} files, "
             f"{proof.thinned} thinned, {proof.unfinished} unfinished: "
-            + (f"{len(proof.problems)} problems" if proof.problems else "all as recorded")
+            + (f"problems: {len(proof.problems)}" if proof.problems else "all as recorded")
         )
     return DatasetError.exit_code if proof.problems else 0
 

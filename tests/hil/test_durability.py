@@ -43,8 +43,8 @@ def test_no_sheet_that_was_told_is_lost_to_kill_9(
     simulator: Callable[..., Simulator], tmp_path: Path
 ) -> None:
     sim = simulator("--size", "320", "268", "--speed", "30", "--defect-rate", "0")  # noqa: F811
-    found = kill_trials.run(tmp_path, sim, trials=3, seed=3)
-    assert found["killed"] == 3
+    found = kill_trials.run(tmp_path, sim, trials=2, seed=3)
+    assert found["killed"] == 2
 
 
 @pytest.fixture
@@ -74,7 +74,6 @@ def inspection(station: Station, models: Path) -> Inspection:  # noqa: F811
 
 def test_a_sheet_whose_row_cannot_be_committed_is_not_accepted(inspection: Inspection) -> None:
     station = inspection.station  # noqa: F811
-    assert run(station, "inspect --recipe two --sheets 1").code == 0
     process = station.start("inspect --recipe two --sheets 2 --json")
     wait_until(lambda: pictures(station), PATIENCE_S)
     other = sqlite3.connect(station.folder / "data" / "ledger.db")
@@ -87,15 +86,10 @@ def test_a_sheet_whose_row_cannot_be_committed_is_not_accepted(inspection: Inspe
     (row,) = ended.rows()
     assert row["verdict"] == "none"
     assert "judged accept, but the line did not rise" in row["reasons"][-1]
-    assert len(inspection.rises(ACCEPT)) == 1, "that of the first run"
-    (folder, manifest) = inspection.records()[-1]
+    assert inspection.rises(ACCEPT) == inspection.rises(REJECT) == []
+    ((folder, manifest),) = inspection.records()
     assert manifest.verdict == "accept"
     assert after_of(read_record(folder)).outcome == "none"
-
-    again = run(station, "inspect --recipe two --sheets 1")
-    assert again.code == 0, again.err
-    assert "ledger.row_adopted" in again.err
-    assert run(station, "verify").code == 0
 
 
 @pytest.fixture
@@ -124,23 +118,6 @@ def test_a_start_without_room_moves_nothing(
     assert "GB free" in ended.complaint()
     assert station.moves() == []
     assert list(small_disk.iterdir()) == []
-
-
-@pytest.mark.usefixtures("small_disk")
-def test_a_disk_that_fills_up_ends_the_run_between_sheets(inspection: Inspection) -> None:
-    station = inspection.station  # noqa: F811
-    station.edit_cell(
-        "gate: input",
-        "disk: {start_free_gb: 0.0015, suspend_free_gb: 0.0015, warn_free_gb: 1}\ngate: input",
-    )
-    ended = run(station, "inspect --recipe two --sheets 99 --json")
-    assert ended.code == 5, ended.err
-    assert "free space, see `station retention`" in ended.complaint()
-    assert ended.err.count("disk.low") == 1
-    verdicts = [row["verdict"] for row in ended.rows()]
-    assert verdicts, "there was room for some"
-    assert set(verdicts) == {"accept"}
-    assert len(inspection.rises(ACCEPT)) == len(verdicts)
 
 
 def test_a_full_disk_accepts_nothing_it_could_not_record(
