@@ -256,6 +256,14 @@ def _data(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="long side the model sees, a multiple of 32; default 256",
     )
     train.add_argument(
+        "--levels",
+        type=int,
+        nargs="+",
+        choices=(4, 8, 16, 32),
+        metavar="STRIDE",
+        help="of the backbone: 4 shows the finest detail, 32 the widest surroundings",
+    )
+    train.add_argument(
         "--tiles",
         type=_tiles,
         default=None,

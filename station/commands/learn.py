@@ -57,6 +57,7 @@ def train(args: argparse.Namespace) -> int:
         "tiles": tiles,
         "backbone": args.backbone,
         "input_size": args.input_size,
+        "levels": args.levels and tuple(sorted(args.levels)),
         "teacher": args.teacher,
         "steps": args.steps,
     }

@@ -25,23 +25,23 @@ class Architecture:
     levels: tuple[int, ...]  # used unless others are asked for
 
 
-def _resnet(name: str, widths: tuple[int, int, int]) -> Architecture:
-    channels = dict(zip((4, 8, 16), widths, strict=True))  # layer1, layer2, layer3
+def _resnet(name: str, widths: tuple[int, int, int, int]) -> Architecture:
+    channels = dict(zip((4, 8, 16, 32), widths, strict=True))  # layer1 to layer4
     return Architecture(WEIGHTS[name], "resnet", channels, (8, 16))
 
 
-def _efficientnet(name: str, widths: tuple[int, int, int]) -> Architecture:
-    channels = dict(zip((4, 8, 16), widths, strict=True))
+def _efficientnet(name: str, widths: tuple[int, int, int, int]) -> Architecture:
+    channels = dict(zip((4, 8, 16, 32), widths, strict=True))
     return Architecture(WEIGHTS[name], "efficientnet", channels, (4, 8, 16))
 
 
 BACKBONES: dict[str, Architecture] = {
-    "efficientnet_lite0": _efficientnet("efficientnet_lite0", (24, 40, 112)),
-    "efficientnet_lite2": _efficientnet("efficientnet_lite2", (24, 48, 120)),
-    "resnet18": _resnet("resnet18", (64, 128, 256)),
-    "resnet50": _resnet("resnet50", (256, 512, 1024)),
-    "resnet101": _resnet("resnet101", (256, 512, 1024)),
-    "wide_resnet50_2": _resnet("wide_resnet50_2", (256, 512, 1024)),
+    "efficientnet_lite0": _efficientnet("efficientnet_lite0", (24, 40, 112, 192)),
+    "efficientnet_lite2": _efficientnet("efficientnet_lite2", (24, 48, 120, 208)),
+    "resnet18": _resnet("resnet18", (64, 128, 256, 512)),
+    "resnet50": _resnet("resnet50", (256, 512, 1024, 2048)),
+    "resnet101": _resnet("resnet101", (256, 512, 1024, 2048)),
+    "wide_resnet50_2": _resnet("wide_resnet50_2", (256, 512, 1024, 2048)),
 }
 
 # Mean and deviation of the pixels, 0 to 255, as each family was trained.
@@ -130,10 +130,10 @@ def cut(name: str, network: nn.Module, levels: Sequence[int] | None = None) -> B
     net: Any = network
     if known.kind == "resnet":
         begin = [net.conv1, net.bn1, net.relu, net.maxpool]
-        parts = {4: [*begin, net.layer1], 8: [net.layer2], 16: [net.layer3]}
+        parts = {4: [*begin, net.layer1], 8: [net.layer2], 16: [net.layer3], 32: [net.layer4]}
     else:
         b = net.blocks
-        parts = {4: [net.conv_stem, net.bn1, b[0], b[1]], 8: [b[2]], 16: [b[3], b[4]]}
+        parts = {4: [net.conv_stem, net.bn1, b[0], b[1]], 8: [b[2]], 16: [b[3], b[4]], 32: [b[5]]}
     stages: list[nn.Module] = []
     pending: list[nn.Module] = []
     for stride, modules in parts.items():

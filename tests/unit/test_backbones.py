@@ -8,7 +8,7 @@ from station.learn.backbones import BACKBONES, cut, load_backbone, random_backbo
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2", "resnet18"])
-@pytest.mark.parametrize("levels", [None, (4,), (16, 8), (4, 8, 16)])
+@pytest.mark.parametrize("levels", [None, (4,), (16, 8), (4, 8, 16, 32)])
 def test_levels_have_the_promised_strides_and_channels(
     name: str, levels: tuple[int, ...] | None
 ) -> None:
