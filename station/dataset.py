@@ -64,6 +64,7 @@ class Dataset:
         self._index = index
         self._partial = self.root / ".partial"
         self._last_sha256: str | None = None
+        self._durable_day: Path | None = None
 
     def begin(self, kind: Kind, sheet: str) -> Path:
         """Make the folder in which a sheet is collected; same file system as its final place."""
@@ -92,8 +93,11 @@ class Dataset:
             day.mkdir(parents=True, exist_ok=True)
             sync_folder(folder)
             folder.rename(target)
-            for changed in (day, day.parent, folder.parent):
+            for changed in (day, folder.parent):
                 sync_folder(changed)
+            if day != self._durable_day:  # each sync waits for the disk: this one, once a day
+                sync_folder(day.parent)
+                self._durable_day = day
         except OSError as error:
             raise DatasetError(f"{target}: {error.strerror}") from error
         self._last_sha256 = hashlib.sha256(text).hexdigest()

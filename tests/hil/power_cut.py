@@ -65,7 +65,7 @@ def why_not() -> str | None:
 
 def write(workspace: Path, broken: bool) -> None:
     """Record sheets for ever; print each id where its line would rise."""
-    log.configure(verbose=False)  # to standard error: standard output is the acknowledgement
+    # What the station logs goes to standard error: standard output is the acknowledgement.
     if broken:  # what the trials must be able to tell from the station's own writing
         os.fsync = lambda _: None  # type: ignore[assignment]
 
@@ -236,6 +236,7 @@ if __name__ == "__main__":
     options.add_argument("--broken", action="store_true", help="write without fsync: must lose")
     options.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
+    log.configure(verbose=False)
     if given.write is not None:
         write(given.write, given.broken)
     elif reason := why_not():
