@@ -112,13 +112,14 @@ def families(found: Sequence[Contender], table: Published) -> Markup:
 
 def _name(axes: Axes, points: Sequence[tuple[float, float, str, bool]]) -> None:
     """Write names beside points, each at the first place around it that is still free."""
-    axes.figure.canvas.draw()
+    axes.figure.canvas.draw()  # lays the figure out: before that no point has its place
+    points_per_pixel = 72 / axes.figure.dpi
     around = [(9, -3), (0, 9), (0, -16), (-9, -3), (9, 10), (9, -16), (-9, 10), (-9, -16),
               (0, 22), (0, -29), (14, 22), (14, -29)]  # fmt: skip
-    places = [axes.transData.transform(point[:2]) for point in points]
+    places = [axes.transData.transform(point[:2]) * points_per_pixel for point in points]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
     for (x, y), (*at, name, ours) in zip(places, points, strict=True):
-        size = 6.0 * len(name), 11.0  # pixels, about: what the browser's font takes
+        size = 5.4 * len(name), 11.0  # about what the browser's font takes
         boxes = []
         for dx, dy in around:
             left = x + dx - (0 if dx > 0 else size[0] if dx < 0 else size[0] / 2)
@@ -128,7 +129,7 @@ def _name(axes: Axes, points: Sequence[tuple[float, float, str, bool]]) -> None:
         taken.append(boxes[best])
         dx, dy = around[best]
         axes.annotate(name, (at[0], at[1]), (dx, dy),
-                      textcoords="offset pixels", fontsize=9, color=INK if ours else "#5b6573",
+                      textcoords="offset points", fontsize=9, color=INK if ours else "#5b6573",
                       fontweight="bold" if ours else "normal",
                       ha="left" if dx > 0 else "right" if dx < 0 else "center")  # fmt: skip
 
