@@ -41,9 +41,9 @@ from station.torchscript import bf16_speedup
 
 SAVE_EVERY_S = 60.0
 TOLD_EVERY = 20  # steps
-LEAST_DEVIATION = 0.1  # of the median channel's
 POINTS = 20  # of the losses in the card
 BF16_FROM = 1.2  # times as fast as fp32 here, measured; emulated, it is slower
+HALF_EPSILON = 2.0**-11  # by which half precision rounds, relative
 
 
 class Origin(NamedTuple):
@@ -65,7 +65,7 @@ def learn_efficientad(task: Task, preset: EfficientadPreset) -> Learned:
     if teacher.steps is not None:
         origin += f", {teacher.steps} steps from {teacher.backbone}"
     about = Origin(teacher.name, teacher.sha256, origin, PUBLISHED_STEPS)
-    return _learn(task, preset, trio, about, MARGIN)
+    return learn_trio(task, preset, trio, about, margin=MARGIN, bf16=_bf16_pays())
 
 
 def learn_lite(task: Task, preset: LitePreset) -> Learned:
@@ -73,7 +73,8 @@ def learn_lite(task: Task, preset: LitePreset) -> Learned:
     backbone = load_backbone(preset.backbone, preset.levels)
     with _seeded(task.seed):
         trio = lite(backbone, (task.form.height, task.form.width))
-    return _learn(task, preset, trio, Origin(preset.backbone, None, "pretrained", None), 0)
+    about = Origin(preset.backbone, None, "pretrained", None)
+    return learn_trio(task, preset, trio, about, margin=0, bf16=_bf16_pays())
 
 
 class Penalty:
@@ -105,8 +106,13 @@ class Penalty:
         return middle
 
 
-def _learn(task: Task, preset: StudentPreset, trio: Trio, about: Origin, margin: int) -> Learned:
-    """Train the trio; its maps are normalised by the held-out images, which it has not seen."""
+def learn_trio(
+    task: Task, preset: StudentPreset, trio: Trio, about: Origin, *, margin: int, bf16: bool
+) -> Learned:
+    """Train the trio; its maps are normalised by the held-out images, which it has not seen.
+
+    A resumed training keeps to the precision that it began with, whatever `bf16` says.
+    """
     if task.precision != "fp32":
         raise ConfigError(f"precision {task.precision}: a student is trained in fp32 or bf16 alone")
     if set(task.watched) & set(task.training.files):
@@ -116,7 +122,6 @@ def _learn(task: Task, preset: StudentPreset, trio: Trio, about: Origin, margin:
         )
     penalty = None if task.penalty is None else Penalty(task.penalty, task, preset.batch)
     images, targets = _banks(task, trio)
-    bf16 = bf16_speedup() > BF16_FROM
     settings = [about.sha256, penalty and penalty.digest]
     saved: dict[str, Any] = {}
     task.checkpoint.load(saved.update)
@@ -231,10 +236,10 @@ def _banks(task: Task, trio: Trio) -> tuple[Tensor, Tensor]:
     mean = total / count
     deviation = (squares / count - mean**2).clamp_min(0).sqrt()
     trio.mean.copy_(mean[:, None, None])
-    # A channel that hardly changes must not turn rounding into a difference. The published teachers
-    # have none such: their channels were normalised when they were distilled.
-    least = max(LEAST_DEVIATION * float(deviation.median()), 1e-6)
-    trio.deviation.copy_(deviation.clamp_min(least)[:, None, None])
+    # The descriptions are kept in half precision: a channel that varies less than that rounds is
+    # constant, and divided by its deviation it would be rounding, magnified.
+    least = (HALF_EPSILON * mean.abs()).clamp_min(1e-6)
+    trio.deviation.copy_(deviation.maximum(least)[:, None, None])
     return images, targets
 
 
@@ -251,6 +256,10 @@ class _Plain(nn.Module):
         maps = zip(self.trio.maps(images), self.ends, strict=True)
         both = sum(0.1 * (found - low) / (high - low) for found, (low, high) in maps)
         return F.pad(torch.as_tensor(both)[:, None] / 2, [self.margin] * 4)
+
+
+def _bf16_pays() -> bool:
+    return bf16_speedup() > BF16_FROM
 
 
 def _never(units: Collection[str]) -> nn.Module:

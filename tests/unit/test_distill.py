@@ -118,6 +118,21 @@ def test_a_stopped_distillation_ends_where_an_unbroken_one_does(folder: Path) ->
         assert torch.equal(value, values[name]), name
 
 
+def test_the_targets_channels_are_normalised_by_pictures_of_their_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("station.learn.distill.CALIBRATION", 3)
+    target = Target(random_backbone("efficientnet_lite0", (8, 16)), 12)
+    run = Distillation(target, read_pictures(folder), QUICK)
+    run.measure()
+    with torch.inference_mode():
+        found = torch.cat([target(run._draw(1, number)) for number in range(3)])
+    normalised = (found - run.mean) / run.deviation
+    assert normalised.mean((0, 2, 3)).tolist() == pytest.approx([0] * 12, abs=1e-4)
+    assert normalised.std((0, 2, 3)).tolist() == pytest.approx([1] * 12, abs=1e-4)
+    assert not torch.equal(run._draw(0, 0), run._draw(1, 0))
+
+
 def test_a_distillation_that_is_stopped_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
@@ -127,8 +142,12 @@ def test_a_distillation_that_is_stopped_says_how_to_go_on(folder: Path, tmp_path
 
 
 def test_the_command_leaves_a_teacher(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("station.learn.distill.CALIBRATION", 2)
     for name in ("recipes", "calibration"):
         (tmp_path / name).mkdir()
     arguments = ["distill", "--images", str(folder), "--steps", "1", "--name", "mine", "--json"]
