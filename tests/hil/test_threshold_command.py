@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,8 @@ def workspace(model: Path, tmp_path: Path) -> Path:
     shutil.copytree(model / "models", tmp_path / "models")
     shutil.copytree(ROOT / "calibration", tmp_path / "calibration")
     recipe = tmp_path / "recipes" / "glassfiber.yaml"
-    recipe.write_text(recipe.read_text().replace("glassfiber/1", "toy/1"))
+    text = recipe.read_text().replace("glassfiber/1", "toy/1").replace("consensus ", "lowest ")
+    recipe.write_text(re.sub(r"threshold: \S+", "threshold: 0.14", text))
     for number in range(10):
         sheet(tmp_path, "good", number, 10 * number + 10)
     for number in range(6):

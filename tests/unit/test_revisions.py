@@ -22,6 +22,7 @@ from station.revisions import (
 
 ROOT = Path(__file__).parents[2]
 AUTHOR = Author("M. Weaver", "twelve more nuts")
+SHIPPED = load_recipe(ROOT, "glassfiber").recipe.threshold or 0.0
 BASIS = Basis(
     model="glassfiber/1",
     model_sha256="1" * 64,
@@ -72,13 +73,13 @@ def test_the_revision_keeps_the_old_text_and_says_who_when_why_and_on_what(
     assert (kept.before_sha256, kept.number) == (sha256, 1)
     assert kept.after_sha256 == load_recipe(workspace, "glassfiber").sha256
     assert (kept.who, kept.why) == ("M. Weaver", "twelve more nuts")
-    assert (kept.change.before, kept.change.after) == (0.14, 0.1395)
+    assert (kept.change.before, kept.change.after) == (SHIPPED, 0.1395)
     assert kept.basis == BASIS
     assert timedelta(0) <= datetime.now(UTC) - kept.when < timedelta(minutes=1)
 
 
 def test_the_same_threshold_again_writes_nothing(workspace: Path) -> None:
-    assert set_threshold(workspace, "glassfiber", 0.14, AUTHOR, BASIS) is None
+    assert set_threshold(workspace, "glassfiber", SHIPPED, AUTHOR, BASIS) is None
     assert revisions(workspace, "glassfiber") == []
     set_threshold(workspace, "glassfiber", 0.2, AUTHOR, BASIS)
     assert set_threshold(workspace, "glassfiber", 0.2, AUTHOR, BASIS) is None
@@ -91,7 +92,7 @@ def test_revisions_count_up_and_are_never_replaced(workspace: Path) -> None:
         assert made is not None
         assert made.number == number
     found = revisions(workspace, "glassfiber")
-    assert [r.change.before for r in found] == [0.14, 0.2, 0.3]
+    assert [r.change.before for r in found] == [SHIPPED, 0.2, 0.3]
     assert [a.after_sha256 for a in found[:-1]] == [b.before_sha256 for b in found[1:]]
 
 
