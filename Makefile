@@ -21,8 +21,9 @@ demo: $(VENV)/installed
 	cd demo && ../$(BIN)/station report --recipe glassfiber --truth truth --out report.html
 	@echo "open demo/report.html in a browser"
 
+# Threads that wait without spinning leave the cores to the simulator beside them.
 test: $(VENV)/installed
-	$(BIN)/pytest
+	OMP_WAIT_POLICY=passive $(BIN)/pytest
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
