@@ -85,13 +85,14 @@ class Trials:
 
     def station(self, *command: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self.sim.env, "STATION_CELL": str(self.cell)}
-        return subprocess.Popen(
-            [sys.executable, "-m", "station", *command],
-            stdout=stdout,
-            stderr=(self.workspace / "stderr.log").open("ab"),
-            cwd=self.workspace,
-            env={**environment, "PYTHONPATH": str(ROOT)},
-        )
+        with (self.workspace / "stderr.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "station", *command],
+                stdout=stdout,
+                stderr=log,
+                cwd=self.workspace,
+                env={**environment, "PYTHONPATH": str(ROOT)},
+            )
 
     def trial(self, number: int) -> None:
         """Start an inspection, kill it, and look what it told and what it left.
