@@ -76,6 +76,8 @@ class Fault(NamedTuple):
     """A controller series that alone knows this fault."""
     goes_on: bool = False
     """The arm may go on, only slower."""
+    at_rest: bool = False
+    """It happens once the arm comes to rest: only there can anybody know of it."""
 
 
 class Entry(NamedTuple):
@@ -118,7 +120,7 @@ FAULTS = {
         Fault("cut, then refused", "refuse+cut", ("accept",)),
         Fault("half-open connection", "half_open", ("whole",)),
         Fault("frozen data", "freeze", ("unfreeze",)),
-        Fault("wrong pose reached", "offset 0 0.004 0", ("offset 0 0 0",)),
+        Fault("wrong pose reached", "offset 0 0.004 0", ("offset 0 0 0",), at_rest=True),
         Fault("slider 0 %", "slider 0", ("slider 1",)),
         Fault("slider 10 %", "slider 0.1", ("slider 1",), goes_on=True),
         Fault("program stopped", "stop_program"),
@@ -179,6 +181,7 @@ class Bench:
                     process.send_signal(signal.SIGCONT)
                 process.kill()
                 process.wait()
+        self._close_output()
 
     def entry(self, step: Step, fault: Fault) -> Entry:
         """Bring the station to the step, do the fault, watch, and undo it as a person would."""
@@ -207,6 +210,8 @@ class Bench:
         before = [e for e in moving if e["t"] <= happened]
         ends = [e["t"] - happened for e in moving if e["t"] > happened and not e["value"]]
         was_moving = bool(before) and before[-1]["value"]
+        if fault.at_rest and ends:
+            happened += ends[0]
         starts = [e for e in events if e["event"] == "moving" and e["value"]]
         commands = [e for e in events if _is_move(e) and e["t"] > happened + SENT_S]
         moved_again = bool(commands) or any(e["t"] > happened + SENT_S for e in starts)
@@ -289,7 +294,11 @@ class Bench:
                     if _running(self._station):
                         left = 0.0
                 continue
-            status = self._ask("status")
+            try:
+                status = self._ask("status")
+            except ConfigError:  # it is ending just now: the next look at the process tells
+                time.sleep(0.02)
+                continue
             if left is None and status["state"] in ("aborting", "aborted"):
                 left = round(time.monotonic() - happened, 3)
             if status["state"] == "aborted":
@@ -351,6 +360,7 @@ class Bench:
         if self._far_end is not None and self._far_end.poll() is None:
             return
         self._stop_station()  # its camera is fed by the far end that is gone
+        self._close_output()
         command = [
             sys.executable, "-m", "station.sim", "--workspace", str(self._folder),
             "--address", self._address, "--series", self._series, "--size", "320", "268",
@@ -363,6 +373,10 @@ class Bench:
             name, _, value = line.removeprefix("export ").strip().partition("=")
             self._environment[name] = shlex.split(value)[0]
         raise ConfigError("the simulator did not start; see its message above")
+
+    def _close_output(self) -> None:
+        if self._far_end is not None and self._far_end.stdout is not None:
+            self._far_end.stdout.close()
 
     def _send(self, command: str, *, missing_ok: bool = False) -> Event:
         from station.sim.faults import send

@@ -39,5 +39,5 @@ def test_after_a_fault_nothing_moves_nothing_is_accepted_and_a_person_is_told(
     assert [entry for entry in entries if not entry.held] == []
     for entry in entries:
         if entry.state == "aborted" and "killed" not in entry.message:
-            assert entry.message.startswith(("robot 127.", "motion")), entry
+            assert entry.message.startswith(("robot", "motion")), entry
             assert ";" in entry.message, "the next human action is told"
