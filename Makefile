@@ -21,9 +21,8 @@ demo: $(VENV)/installed
 	cd demo && ../$(BIN)/station report --recipe glassfiber --truth truth --out report.html
 	@echo "open demo/report.html in a browser"
 
-# Threads that wait without spinning leave the cores to the simulator beside them.
 test: $(VENV)/installed
-	OMP_WAIT_POLICY=passive $(BIN)/pytest
+	$(BIN)/pytest
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
