@@ -80,6 +80,8 @@ MODEL_PATTERN = r"^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$"
 FARTHEST_M = 3.0
 SLOWEST_M_S = 0.001  # slower than this a way takes minutes and looks like a standstill
 
+WIDEST_PLACE = 0.25  # of a picture: beyond, shots would agree on nearly anything
+
 SetupScore = Literal["highest", "lowest", "consensus"]
 
 MIN_MODEL_PIXELS = 3  # a defect smaller than this many model pixels is easily lost
@@ -202,6 +204,8 @@ class Recipe(Strict):
     def _consensus_needs_a_width(self) -> Self:
         if self.setup_score == "consensus" and self.view_width_m is None:
             raise ValueError("setup_score: consensus needs view_width_m")
+        if self.sheet_rule.same_place > WIDEST_PLACE:
+            raise ValueError("view_width_m: too small for offsets_m, or not in metres")
         return self
 
     @property

@@ -187,3 +187,9 @@ def test_consensus_without_the_views_width_is_refused(desk: Desk) -> None:
     desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.134", "# view_width_m: 0.134")
     with pytest.raises(ConfigError, match="consensus needs view_width_m"):
         desk.findings()
+
+
+def test_a_view_narrower_than_the_offsets_is_refused(desk: Desk) -> None:
+    desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.134", "view_width_m: 0.0001")
+    with pytest.raises(ConfigError, match="too small for offsets_m"):
+        desk.findings()
