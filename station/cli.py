@@ -52,7 +52,7 @@ _COMMANDS = {
     "retention": "ledger",
     "sim": "simulate",
     "fault": "simulate",
-    "bench": "simulate",
+    "bench": "bench",
 }
 
 

@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from station.dataset import save_image, save_map
 from station.devices import RobotStatus
 from station.errors import StationError
 from station.recipe import Shot
-from station.records import Capture, FileEntry, Frame, Image, Prediction, pixels_sha256
+from station.records.dataset import save_image, save_map
+from station.records.sheet import Capture, FileEntry, Frame, Image, Prediction, pixels_sha256
 from station.sheet_score import ShotScore
 
 QUEUE_FRAMES = 8  # frames waiting to be saved or scored; the loop blocks when there are more

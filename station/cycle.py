@@ -16,12 +16,12 @@ from structlog.contextvars import bound_contextvars
 from station.cell import Cell
 from station.collect import NOTHING, Collected, Collector, Predictor
 from station.config import LoadedCell
-from station.dataset import Dataset, now
 from station.devices import RobotStatus
 from station.errors import Aborted, DatasetError, IncompleteFrame, ModelError, StationError
-from station.history import Outcome
 from station.recipe import LoadedRecipe, Recipe, SheetRule, Shot, travel
-from station.records import (
+from station.records.dataset import Dataset, now
+from station.records.history import Outcome
+from station.records.sheet import (
     Frame,
     Manifest,
     Precision,

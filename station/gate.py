@@ -14,7 +14,7 @@ from collections.abc import Callable
 from station.config import Lines
 from station.devices import Robot
 from station.errors import SheetAwaited
-from station.records import Verdict
+from station.records.sheet import Verdict
 
 POLL_S = 0.02
 OUTPUT_S = 1.0

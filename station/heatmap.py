@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from station.records import Image
+from station.records.sheet import Image
 
 # Every overlay has this range, so that two pictures can be compared: 0 is a typical good sheet,
 # 1 a typical defect.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from station.records import Image
+from station.records.sheet import Image
 
 SATURATED = 255
 NOISE_SIGMA_PX = 1.0

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from station.detectors import AnyPreset
 from station.errors import ConfigError, ModelError
 from station.recipe import MODEL_PATTERN
-from station.records import Image, Precision, Prediction, RuntimeName
+from station.records.sheet import Image, Precision, Prediction, RuntimeName
 from station.strict import Strict
 from station.worker import Worker, WorkerError
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from station.errors import ModelError
-from station.records import Precision
+from station.records.sheet import Precision
 
 Array = NDArray[np.float32]
 Compiled = Callable[[Array], list[Array]]

@@ -26,7 +26,6 @@ import structlog
 from station import cycle
 from station.cell import Cell
 from station.cycle import Inspected, Job, Judging
-from station.dataset import Dataset
 from station.errors import (
     Aborted,
     CommandRefused,
@@ -36,7 +35,8 @@ from station.errors import (
     StationError,
 )
 from station.recipe import Recipe
-from station.records import Verdict
+from station.records.dataset import Dataset
+from station.records.sheet import Verdict
 from station.states import Command, Machine, Mode, State
 
 INSIST_S = 0.05

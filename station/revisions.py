@@ -15,9 +15,9 @@ from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from station.dataset import write_durably
 from station.errors import ConfigError, DatasetError
 from station.recipe import Recipe, load_recipe
+from station.records.dataset import write_durably
 from station.strict import Strict, parse, read
 
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from station.cycle import Inspected
-    from station.dataset import Dataset
     from station.learn.method import Progress as TrainProgress
-    from station.records import Manifest
+    from station.records.dataset import Dataset
+    from station.records.sheet import Manifest
 
 
 @contextlib.contextmanager

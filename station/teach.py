@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from station.dataset import write_durably
 from station.devices import RobotStatus
 from station.errors import ConfigError
 from station.recipe import Recipe, load_recipe
+from station.records.dataset import write_durably
 from station.strict import parse
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station import openvino_runtime
 from station.errors import ModelError
-from station.records import Precision, RuntimeName
+from station.records.sheet import Precision, RuntimeName
 
 # On two free cores 25 ms in place of 43; where other work keeps them busy, slower than one.
 THREADS = 2

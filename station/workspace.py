@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
-from station.dataset import write_durably
 from station.errors import ConfigError
 from station.recipe import list_recipes, load_recipe
+from station.records.dataset import write_durably
 
 _FOLDERS = ("recipes", "calibration", "models")
 _SOFTWARE = ("station", "ur-rtde", "pypylon", "opencv-python-headless", "numpy", "torch")

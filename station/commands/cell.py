@@ -20,15 +20,15 @@ from station.commands.common import cell_of, judged_by, recipe_of, stopping, wor
 from station.config import LoadedCell
 from station.control import Control
 from station.cycle import Job
-from station.dataset import Dataset, next_boot, save_image
 from station.errors import INTERRUPTED, ConfigError
 from station.image_quality import quality
 from station.model import load_card, open_model
 from station.production import Plant, Production
 from station.recipe import LoadedRecipe
-from station.session import CaptureSession
+from station.records.dataset import Dataset, next_boot, save_image
+from station.records.session import CaptureSession
+from station.records.storage import Room
 from station.states import Machine, Mode
-from station.storage import Room
 from station.systemd import keep_alive
 from station.workspace import software
 
@@ -111,8 +111,8 @@ def inspect(args: argparse.Namespace) -> int:
     _check_model_input(recipe, card.input.tiles)
     room = Room(workspace / "data", cell.config.disk)
     room.check_start()
-    from station.ledger import open_ledger
-    from station.recovery import recover
+    from station.records.ledger import open_ledger
+    from station.records.recovery import recover
 
     machine = Machine(Mode.DRY_RUN if args.dry_run else Mode.PRODUCE)
     with (

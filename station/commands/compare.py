@@ -24,11 +24,11 @@ TABLE = {
 
 def compare(args: argparse.Namespace) -> int:
     """Train what is missing, measure all of them alike, say which to take."""
-    from station.compare_report import write_comparison
     from station.learn.compare import contenders, recommend, run
     from station.learn.evaluate import read_examples
     from station.learn.method import TrainingStopped
     from station.learn.variants import Place
+    from station.pages.compare_report import write_comparison
 
     folder, tiles = args.dataset, 1
     if folder is None:

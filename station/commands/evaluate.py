@@ -39,8 +39,8 @@ def evaluate(args: argparse.Namespace) -> int:
     workspace = workspace_of(args)
     if args.root is not None:
         return _evaluate_root(args, workspace)
-    from station.evaluation_report import write_evaluation
     from station.learn.evaluate import newest, read_examples
+    from station.pages.evaluation_report import write_evaluation
 
     check_out(args.out)
     name = newest(workspace, args.model)
@@ -89,10 +89,10 @@ def _judging(args: argparse.Namespace, workspace: Path, card: ModelCard) -> Judg
 
 def _evaluate_root(args: argparse.Namespace, workspace: Path) -> int:
     """Measure every category, each with its own model; finished ones are read, not repeated."""
-    from station.evaluation_report import write_evaluation, write_overview
     from station.learn import evaluation as evaluations
     from station.learn.evaluate import newest, read_examples
     from station.learn.evaluate_root import averages, categories, finished_before
+    from station.pages.evaluation_report import write_evaluation, write_overview
 
     if args.recipe is not None:
         raise ConfigError("--recipe: with --root every category has a model and scale of its own")

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def experiment(args: argparse.Namespace) -> int:
     """Train every variant with every seed; measure and compare them."""
-    from station.experiment_report import write_experiment
     from station.learn.experiment import Plan, run, variants
     from station.learn.images import from_mvtec
     from station.learn.method import TrainingStopped
+    from station.pages.experiment_report import write_experiment
 
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"{args.out}: not a folder")
@@ -43,7 +43,7 @@ def experiment(args: argparse.Namespace) -> int:
 
 
 def _show(row: Row, *, as_json: bool) -> None:
-    from station.experiment_report import written
+    from station.pages.experiment_report import written
 
     if as_json:
         figures = {k: None if v is None else v._asdict() for k, v in row.figures.items()}

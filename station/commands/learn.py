@@ -9,15 +9,15 @@ import sys
 
 from station import show
 from station.commands.common import check_out, recipe_of, stopping, workspace_of
-from station.dataset import Dataset
 from station.detectors import preset_of
 from station.errors import INTERRUPTED, ConfigError
-from station.label import attach
 from station.model import load_card
+from station.pages.run_report import make_report
 from station.preset import changed
 from station.recipe import HIGHEST, MODEL_PATTERN, load_recipe
-from station.records import judge
-from station.run_report import make_report
+from station.records.dataset import Dataset
+from station.records.label import attach
+from station.records.sheet import judge
 from station.sheet_score import ShotScore
 from station.workspace import active_recipe
 
@@ -201,7 +201,7 @@ def score(args: argparse.Namespace) -> int:
 def draw(args: argparse.Namespace) -> int:
     """Draw a model's network as it lies in its file."""
     from station.learn.anatomy import take_apart
-    from station.network_figure import write_network
+    from station.pages.network_figure import write_network
 
     workspace = workspace_of(args)
     card = load_card(workspace, args.model)

@@ -10,20 +10,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from station import export, show
+from station import show
 from station.cell import station_lock
 from station.commands.common import recipe_of, workspace_of
 from station.config import LoadedCell, load_cell
-from station.dataset import Dataset, after_of, read_record, write_durably
 from station.errors import ConfigError, DatasetError
-from station.ledger import Ledger, is_damaged, open_ledger, set_aside, user
 from station.recipe import Retention
-from station.retention import Plan, check, plan
-from station.retention import thin as thin_sheet
-from station.verify import rebuild, recipes_in
-from station.verify import verify as verify_records
-from station.why import find
-from station.why import why as explain
+from station.records import export
+from station.records.dataset import Dataset, after_of, read_record, write_durably
+from station.records.ledger import Ledger, is_damaged, open_ledger, set_aside, user
+from station.records.retention import Plan, check, plan
+from station.records.retention import thin as thin_sheet
+from station.records.verify import rebuild, recipes_in
+from station.records.verify import verify as verify_records
+from station.records.why import find
+from station.records.why import why as explain
 
 
 def verify(args: argparse.Namespace) -> int:

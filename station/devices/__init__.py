@@ -14,7 +14,7 @@ from station.config import Driver
 from station.errors import ConfigError, RobotStopped
 from station.geometry import Pose
 from station.kinematics import Joints
-from station.records import Frame
+from station.records.sheet import Frame
 from station.strict import Location, dotted, first_problem
 
 MAY_MOVE = {"normal", "reduced"}  # safety modes

@@ -30,7 +30,7 @@ from station.errors import (
     DeviceTimeout,
     IncompleteFrame,
 )
-from station.records import Frame, Image
+from station.records.sheet import Frame, Image
 from station.strict import Strict
 
 POLL_S = 0.001

@@ -20,7 +20,7 @@ from station.model import (
     read_golden,
     start_model,
 )
-from station.records import Image, Precision, RuntimeName
+from station.records.sheet import Image, Precision, RuntimeName
 
 FP32_DIFFERENCE = 1e-4  # on one processor; fp32 differs by the order of additions alone
 # Of the gap between good and spoilt golden images, at both ends: no threshold belongs there.

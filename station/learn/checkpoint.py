@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from station.dataset import write_durably
 from station.errors import ConfigError, ModelError
+from station.records.dataset import write_durably
 
 
 class Checkpoint:

@@ -14,7 +14,7 @@ from station.learn import synthetic
 from station.learn.metrics import image_auroc
 from station.learn.simplenet import Epoch, Head
 from station.model import CurvePoint
-from station.records import Image
+from station.records.sheet import Image
 
 IMAGES = 12  # enough for a curve; all of them would cost more than the training
 

@@ -31,7 +31,7 @@ from station.learn.local import upsample
 from station.learn.method import Progress, TrainingStopped
 from station.learn.pdn import CHANNELS, ImageNetPixels, Size, pdn
 from station.learn.teachers import Teacher, keep_teacher
-from station.records import Image
+from station.records.sheet import Image
 
 PUBLISHED_STEPS = 60_000
 SAVE_EVERY_S = 60.0

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from station.learn.images import Loaded, read_image
-from station.records import Image, pixels_sha256
+from station.records.sheet import Image, pixels_sha256
 
 COARSE_LIMIT = 0.90  # copies moved by up to 1 % of the picture 0.90 to 1, unlike fabric 0.66
 FINE_LIMIT = 0.93  # copies 0.94 to 1; different parts that pass the coarse look at most 0.84

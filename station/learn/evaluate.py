@@ -32,7 +32,7 @@ from station.learn.region_metrics import LabelledMap, PixelMetrics
 from station.learn.splits import file_sha256, halves
 from station.model import ModelCard, list_models
 from station.recipe import HIGHEST, SheetRule
-from station.records import Image, Prediction
+from station.records.sheet import Image, Prediction
 from station.sheet_score import ShotScore, sheet_score
 
 SEED = 0  # of the bootstrap: the same data give the same intervals

@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from station.dataset import write_durably
 from station.errors import DatasetError
 from station.learn.metrics import Estimate, ImageMetrics, Rate
+from station.records.dataset import write_durably
 from station.strict import Strict
 
 Split = Literal["all", "select", "report"]

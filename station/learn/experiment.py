@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 
 import cv2
 
-from station.dataset import write_durably
 from station.errors import DatasetError
 from station.learn.evaluate import read_examples
 from station.learn.evaluation import Evaluation, Split
@@ -23,6 +22,7 @@ from station.learn.method import Progress
 from station.learn.variants import Place, Variant, measured, weights_absent
 from station.learn.weights import WEIGHTS
 from station.preset import Preset, changed
+from station.records.dataset import write_durably
 
 Experiment = Literal["seeds", "images", "backbones", "grey", "ablation"]
 IMAGE_COUNTS = (2, 5, 10, 30, 90)

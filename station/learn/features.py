@@ -23,7 +23,7 @@ from station.learn.method import Progress, Task
 from station.learn.quantise import Int8Network, QuantisedBackbone, quantised_backbone
 from station.learn.simplenet import patch_features
 from station.preset import Preset
-from station.records import Image
+from station.records.sheet import Image
 
 CALIBRATION_IMAGES = 60  # about as many give int8 its ranges
 

@@ -16,7 +16,7 @@ from station.learn import synthetic
 from station.learn.images import TrainingImages
 from station.model import Scale
 from station.recipe import SheetRule
-from station.records import Image
+from station.records.sheet import Image
 from station.sheet_score import Map, ShotScore, recorded, sheet_score
 
 SHARE = 0.2  # of the units

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from station.errors import DatasetError
-from station.records import Image
+from station.records.sheet import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 # Decoded pictures that are kept between checking and learning; the rest is decoded twice.

@@ -25,7 +25,7 @@ from station.learn.images import Reader, TrainingImages
 from station.learn.train import EXPORT_TOLERANCE, software
 from station.model import Golden, Imported, ModelCard, ModelInput, TrainingData
 from station.recipe import HIGHEST, MODEL_PATTERN
-from station.records import Image
+from station.records.sheet import Image
 from station.torchscript import load_graph
 
 TOLERANCE = 1e-5  # of the map's largest value: what the order of additions may do

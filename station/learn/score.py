@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from station.dataset import save_image
 from station.errors import ConfigError, DatasetError
 from station.heatmap import map_over
 from station.learn.images import SUFFIXES, read_image
 from station.model import Model, open_model
-from station.records import Image, Prediction, Verdict
+from station.records.dataset import save_image
+from station.records.sheet import Image, Prediction, Verdict
 
 FRAME = (2048, 2448)  # height and width of the five-megapixel sensor
 

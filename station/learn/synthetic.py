@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from station.records import Image
+from station.records.sheet import Image
 
 KINDS = ("cut_paste", "scratch", "blob")
 

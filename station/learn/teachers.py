@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from station.dataset import sync_folder, write_durably
 from station.errors import ConfigError, ModelError
 from station.learn.export import card_text
 from station.learn.pdn import CHANNELS, SIZES, Size, pdn
 from station.learn.weights import store
+from station.records.dataset import sync_folder, write_durably
 from station.strict import Strict
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,39}$"

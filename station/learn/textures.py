@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from station.records import Image
+from station.records.sheet import Image
 
 DRAWN = 0.5  # share of the pictures
 GREY = 0.1  # share of them without colour, as published

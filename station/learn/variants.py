@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from station.dataset import write_durably
 from station.detectors import AnyPreset, FeaturePreset
 from station.learn import evaluation as evaluations
 from station.learn.evaluate import Examples, evaluate, own_threshold, score
@@ -29,6 +28,7 @@ from station.learn.train import TrainOptions, train
 from station.learn.weights import find, known
 from station.model import Model, list_models, load_card, open_model
 from station.preset import Preset
+from station.records.dataset import write_durably
 from station.strict import Strict
 
 # No line waits for these answers, and a machine that trains beside is slow to give them.

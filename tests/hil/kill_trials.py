@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 from conftest import ROOT, Simulator
 
 from station import workspace as template
-from station.dataset import Dataset, read_record
 from station.errors import DatasetError
-from station.ledger import open_ledger
-from station.verify import check_record
+from station.records.dataset import Dataset, read_record
+from station.records.ledger import open_ledger
+from station.records.verify import check_record
 
 RECIPE = """
 sheet_size_m: [0.24, 0.20]

@@ -31,13 +31,13 @@ import sqlalchemy
 from sqlalchemy.pool import Pool
 
 from station import log
-from station.dataset import Dataset, now, save_image, save_map
 from station.geometry import Pose
 from station.kinematics import Joints
-from station.ledger import open_ledger
-from station.records import Capture, Manifest, Verdict, pixels_sha256
-from station.recovery import recover
-from station.verify import check_record, verify
+from station.records.dataset import Dataset, now, save_image, save_map
+from station.records.ledger import open_ledger
+from station.records.recovery import recover
+from station.records.sheet import Capture, Manifest, Verdict, pixels_sha256
+from station.records.verify import check_record, verify
 
 ROOT = Path(__file__).parents[2]
 IMAGE_MB = 64

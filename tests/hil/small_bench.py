@@ -8,7 +8,7 @@ import json
 import sys
 
 from station import openvino_runtime
-from station.learn.bench_simplenet import Setting, bench_simplenet
+from station.bench.simplenet import Setting, bench_simplenet
 
 SMALL = Setting("resnet18", 64, features=48, hidden=16, embedded="resnet18", embedded_side=64)
 

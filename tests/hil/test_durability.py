@@ -28,7 +28,7 @@ from test_station import (  # noqa: F401 - models, sim and station are fixtures
     wait_until,
 )
 
-from station.dataset import after_of, read_record
+from station.records.dataset import after_of, read_record
 
 FULL_MB = 3
 PATIENCE_S = 200.0  # several starts of torch on a busy machine

@@ -17,7 +17,7 @@ from station.cell import Cell, open_cell
 from station.config import load_cell
 from station.errors import DeviceError, IncompleteFrame
 from station.geometry import Pose
-from station.records import pixels_sha256
+from station.records.sheet import pixels_sha256
 
 SHOTS = 300
 DAMAGED_AT = {60, 61, 150}

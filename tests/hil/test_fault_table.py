@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import test_station
 
-from station.fault_table import FAULTS, STEPS, Bench
+from station.bench.faults import FAULTS, STEPS, Bench
 
 models = test_station.models
 ENTRIES = {

@@ -21,11 +21,11 @@ from sqlalchemy.exc import IntegrityError
 
 from station.errors import ConfigError, DatasetError
 from station.geometry import Pose
-from station.history import After
 from station.kinematics import Joints
-from station.ledger import MIGRATIONS, SCHEMA, Ledger, open_ledger
-from station.ledger_schema import metadata
-from station.records import Capture, FileEntry, Manifest, Verdict
+from station.records.history import After
+from station.records.ledger import MIGRATIONS, SCHEMA, Ledger, open_ledger
+from station.records.ledger_schema import metadata
+from station.records.sheet import Capture, FileEntry, Manifest, Verdict
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 PLACE = Pose(0.1, -0.45, 0.26, 3.14159265, 0.0, 0.0)

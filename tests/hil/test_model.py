@@ -23,7 +23,7 @@ from station.learn.score import bench_model, score_files
 from station.learn.train import TrainOptions, train
 from station.model import Golden, ModelCard, list_models, load_card, open_model
 from station.preset import DEFAULT, changed
-from station.records import RuntimeName
+from station.records.sheet import RuntimeName
 from station.torchscript import has_bf16
 
 openvino_needed = pytest.mark.skipif(

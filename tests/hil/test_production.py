@@ -279,7 +279,7 @@ def test_systemd_hears_that_the_station_is_ready_and_alive(
 
 
 def _records(station: Station) -> Iterator[tuple[Path, Any]]:
-    from station.dataset import Dataset
+    from station.records.dataset import Dataset
 
     yield from Dataset(station.folder, "two").inspections()
 

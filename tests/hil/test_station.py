@@ -19,8 +19,8 @@ import pytest
 from conftest import ROOT, Simulator
 
 from station import workspace as template
-from station.dataset import MANIFEST, Dataset, read_image
-from station.records import Manifest, pixels_sha256
+from station.records.dataset import MANIFEST, Dataset, read_image
+from station.records.sheet import Manifest, pixels_sha256
 
 STATION = [sys.executable, "-m", "station"]
 SMALL = ("--size", "320", "268", "--speed", "8")

@@ -8,7 +8,7 @@ from sheets import PLACE, WHEN
 
 from station.devices import RobotStatus
 from station.recipe import Shot
-from station.records import Frame
+from station.records.sheet import Frame
 
 
 def shot(number: int) -> Shot:

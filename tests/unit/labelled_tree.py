@@ -12,7 +12,7 @@ from station.learn.evaluate import Examples, Judging, Scored
 from station.learn.evaluation import Evaluation
 from station.model import ModelCard
 from station.recipe import HIGHEST
-from station.records import Image, Prediction
+from station.records.sheet import Image, Prediction
 
 SIZE = 32
 LIMIT = 0.5

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from sheets import manifest, picture
 
-from station.dataset import Dataset, save_image, save_map
-from station.records import Verdict
+from station.records.dataset import Dataset, save_image, save_map
+from station.records.sheet import Verdict
 
 RECIPE = "glassfiber"
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from station.geometry import Pose
 from station.kinematics import Joints
-from station.records import Capture, FileEntry, Image, Manifest, pixels_sha256
+from station.records.sheet import Capture, FileEntry, Image, Manifest, pixels_sha256
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PLACE = Pose(0.0, -0.45, 0.26, 3.14159265, 0.0, 0.0)

@@ -19,7 +19,7 @@ from station.learn.export import Detector, InputForm, freeze, to_bytes, write_mo
 from station.learn.local import AveragePool
 from station.learn.simplenet import Fit, fold
 from station.model import ModelCard, ModelInput
-from station.network_figure import write_network
+from station.pages.network_figure import write_network
 from station.preset import DEFAULT, changed
 
 PRESET = changed(DEFAULT, input_size=96, hidden=8, members=2)

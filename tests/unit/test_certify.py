@@ -10,7 +10,7 @@ from station.errors import ModelError
 from station.learn.certify import compare, export_model
 from station.learn.export import write_model
 from station.model import Golden, ModelCard
-from station.records import Precision
+from station.records.sheet import Precision
 
 IMAGE = np.zeros((8, 8), np.uint8)
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sheets import manifest, picture
 
 from station.collect import QUEUE_FRAMES, Collector
-from station.dataset import (
+from station.errors import DatasetError, ModelError
+from station.records.dataset import (
     Dataset,
     next_boot,
     read_image,
@@ -25,8 +26,7 @@ from station.dataset import (
     save_map,
     write_durably,
 )
-from station.errors import DatasetError, ModelError
-from station.records import Image, Manifest, Prediction, Verdict, pixels_sha256
+from station.records.sheet import Image, Manifest, Prediction, Verdict, pixels_sha256
 
 SHEET = "s1-0001-000001"
 

@@ -17,7 +17,7 @@ from station.learn.evaluate_root import averages, categories, finished_before, m
 from station.learn.export import write_model
 from station.learn.metrics import Estimate
 from station.learn.splits import check_unseen, file_sha256
-from station.records import Image, Prediction
+from station.records.sheet import Image, Prediction
 
 
 @pytest.fixture

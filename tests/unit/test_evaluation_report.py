@@ -10,10 +10,10 @@ import pytest
 from labelled_tree import evaluated, make_tree, picture, write
 from test_model_card import card
 
-from station.evaluation_figures import grouped_bars, marks
-from station.evaluation_report import write_evaluation, write_overview
 from station.learn.evaluate_root import averages
 from station.learn.metrics import Estimate
+from station.pages.evaluation_figures import grouped_bars, marks
+from station.pages.evaluation_report import write_evaluation, write_overview
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from arm_double import ArmDouble
 from station.config import Lines
 from station.errors import DeviceTimeout, RobotStopped, SheetAwaited
 from station.gate import Gate
-from station.records import Verdict
+from station.records.sheet import Verdict
 
 LINES = Lines(part_present=3, accept=0, reject=1, busy=2)
 PRESENT = 1 << 3

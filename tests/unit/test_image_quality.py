@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from station.image_quality import quality
-from station.records import Image
+from station.records.sheet import Image
 
 
 def weave(seed: int = 0) -> Image:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from sheets import manifest, picture
 
-from station.dataset import Dataset, read_image, read_manifest, save_image
 from station.errors import DatasetError
-from station.label import attach, find_truth, sheet_truth
-from station.records import Capture, Image, Manifest
+from station.records.dataset import Dataset, read_image, read_manifest, save_image
+from station.records.label import attach, find_truth, sheet_truth
+from station.records.sheet import Capture, Image, Manifest
 
 SHEET = "s1-0001-000001"
 MASK = np.zeros((6, 8), np.uint8)

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "station"
 
 GROUND = {"errors", "geometry", "log", "kinematics"}
-FILES = GROUND | {"strict", "recipe", "config", "records", "sheet_score"}
-# Every top-level module and what of the station it may import; a new module needs a line here.
+FILES = GROUND | {"strict", "recipe", "config", "records.sheet", "sheet_score"}
+# Every part of the station and what of the station it may import; a new module needs a line here.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "states": {"errors"},
@@ -28,62 +28,85 @@ ALLOWED: dict[str, set[str]] = {
     "recipe": GROUND | {"strict"},
     "config": GROUND | {"strict", "recipe"},
     "sheet_score": {"recipe"},
-    "records": GROUND | {"strict", "recipe", "sheet_score"},
+    "records.sheet": GROUND | {"strict", "recipe", "sheet_score"},
     "image_quality": FILES,
-    "history": FILES,
-    "dataset": FILES | {"history"},
-    "storage": FILES,
-    "ledger_schema": set(),
-    "ledger": FILES | {"history", "ledger_schema"},
-    "migrations": {"ledger_schema"},
-    "verify": FILES | {"dataset", "history", "ledger"},
-    "recovery": FILES | {"dataset", "history", "ledger", "verify"},
-    "why": FILES | {"dataset", "history", "ledger", "revisions", "verify"},
-    "retention": FILES | {"dataset", "history", "ledger", "verify"},
-    "export": FILES | {"ledger_schema"},
+    "records.history": FILES,
+    "records.dataset": FILES | {"records.history"},
+    "records.storage": FILES,
+    "records.ledger_schema": set(),
+    "records.ledger": FILES | {"records.history", "records.ledger_schema"},
+    "records.migrations": {"records.ledger_schema"},
+    "records.verify": FILES | {"records.dataset", "records.history", "records.ledger"},
+    "records.recovery": FILES
+    | {"records.dataset", "records.history", "records.ledger", "records.verify"},
+    "records.why": FILES
+    | {"records.dataset", "records.history", "records.ledger", "revisions", "records.verify"},
+    "records.retention": FILES
+    | {"records.dataset", "records.history", "records.ledger", "records.verify"},
+    "records.export": FILES | {"records.ledger_schema"},
     "worker": {"errors"},
     "devices": FILES | {"worker"},
     "openvino_runtime": FILES,
     "torchscript": FILES | {"openvino_runtime"},
     "model": FILES | {"worker", "detectors"},
-    "session": FILES | {"dataset"},
-    "label": FILES | {"dataset"},
-    "workspace": FILES | {"dataset"},
-    "revisions": FILES | {"dataset"},
-    "teach": FILES | {"dataset", "devices"},
-    "collect": FILES | {"dataset", "devices"},
+    "records.session": FILES | {"records.dataset"},
+    "records.label": FILES | {"records.dataset"},
+    "workspace": FILES | {"records.dataset"},
+    "revisions": FILES | {"records.dataset"},
+    "teach": FILES | {"records.dataset", "devices"},
+    "collect": FILES | {"records.dataset", "devices"},
     "motion": FILES | {"devices"},
     "gate": FILES | {"devices"},
     "cell": FILES | {"devices", "motion", "gate"},
     "check": FILES | {"devices", "motion", "cell", "model"},
-    "cycle": FILES | {"devices", "dataset", "collect", "motion", "gate", "cell", "history"},
+    "cycle": FILES
+    | {"devices", "records.dataset", "collect", "motion", "gate", "cell", "records.history"},
     "control": {"errors", "states", "strict"},
     "systemd": set(),
-    "production": FILES | {"dataset", "motion", "gate", "cell", "cycle", "states"},
-    "show": FILES | {"dataset", "cycle", "learn"},  # only to annotate; nothing is loaded
+    "production": FILES | {"records.dataset", "motion", "gate", "cell", "cycle", "states"},
+    "show": FILES | {"records.dataset", "cycle", "learn"},  # only to annotate; nothing is loaded
     "__main__": {"cli"},
     "intervals": set(),
-    "page": FILES | {"dataset"},
-    "report": FILES | {"dataset", "intervals", "heatmap", "page"},
-    "bench": FILES | {"dataset", "model", "collect", "cell", "cycle", "devices"},
-    "fault_table": {"errors", "control", "workspace", "sim"},
-    "bench_durability": FILES | {"dataset", "collect", "devices", "ledger"},
+    "pages.page": FILES | {"records.dataset"},
+    "pages.report": FILES | {"records.dataset", "intervals", "heatmap", "pages.page"},
+    "bench.cycle": FILES | {"records.dataset", "model", "collect", "cell", "cycle", "devices"},
+    "bench": {"errors", "preset", "detectors", "model", "openvino_runtime", "torchscript", "learn"}
+    | {"records.sheet", "records.dataset", "recipe", "sheet_score"},
+    "bench.faults": {"errors", "control", "workspace", "sim"},
+    "bench.durability": FILES | {"records.dataset", "collect", "devices", "records.ledger"},
     "arguments": set(),
-    "run_report": FILES | {"dataset", "label", "model", "intervals", "report"},
+    "pages.run_report": FILES
+    | {"records.dataset", "records.label", "model", "intervals", "pages.report"},
     "heatmap": FILES,
     "learn": FILES
-    | {"dataset", "model", "torchscript", "openvino_runtime", "learn", "worker", "intervals"}
+    | {"records.dataset", "model", "torchscript", "openvino_runtime", "worker", "intervals"}
     | {"preset", "detectors", "heatmap"},
-    "evaluation_figures": FILES | {"model", "page", "learn"},
-    "evaluation_report": FILES | {"model", "heatmap", "page", "learn", "evaluation_figures"},
-    "compare_figures": {"detectors", "page", "learn", "evaluation_figures"},
-    "compare_report": FILES
-    | {"heatmap", "model", "page", "learn", "evaluation_figures", "evaluation_report"}
-    | {"compare_figures"},
-    "network_figure": {"dataset", "model", "page", "learn"},
-    "experiment_report": {"page", "heatmap", "learn", "evaluation_figures", "evaluation_report"},
-    "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log", "sim"},
+    "pages.evaluation_figures": FILES | {"model", "pages.page", "learn"},
+    "pages.evaluation_report": FILES
+    | {"model", "heatmap", "pages.page", "learn", "pages.evaluation_figures"},
+    "pages.compare_figures": {"detectors", "pages.page", "learn", "pages.evaluation_figures"},
+    "pages.compare_report": FILES
+    | {
+        "heatmap",
+        "model",
+        "pages.page",
+        "learn",
+        "pages.evaluation_figures",
+        "pages.evaluation_report",
+    }
+    | {"pages.compare_figures"},
+    "pages.network_figure": {"records.dataset", "model", "pages.page", "learn"},
+    "pages.experiment_report": {
+        "pages.page",
+        "heatmap",
+        "learn",
+        "pages.evaluation_figures",
+        "pages.evaluation_report",
+    },
+    "sim": {"geometry", "kinematics", "recipe", "config", "strict", "errors", "log"},
 }
+# Folders whose modules stand on different levels, so each has a line of its own.
+FOLDERS = {"records", "pages"}
 ONLY_IN = {
     "pypylon": {"station/devices/basler.py", "station/devices/basler_exposure.py"},
     "rtde_control": {"station/devices/ur_child.py"},
@@ -115,22 +138,31 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield str(node.module)
-            if node.module == "station":
-                yield from (f"station.{alias.name}" for alias in node.names)
+            if node.module in {"station", *(f"station.{folder}" for folder in FOLDERS)}:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(module: str) -> str:
+    """Return the part of the station a module belongs to: the longest name that ALLOWED knows."""
+    names = module.split(".")
+    known = [".".join(names[:n]) for n in range(len(names), 0, -1)]
+    return next((name for name in known if name in ALLOWED), names[0])
 
 
 def own(path: Path) -> str:
-    """Return the top-level part of the station a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """Return the part of the station a file belongs to."""
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    return part(module.removesuffix(".__init__"))
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_imports_only_what_stands_below_it(path: Path) -> None:
-    if own(path) in {"cli", "commands", "__init__"}:
+    if own(path) in {"cli", "commands", "__init__", *FOLDERS}:
         return
     assert own(path) in ALLOWED, f"{path}: say in test_layers.py where this module stands"
-    seen = {name.split(".")[1] for name in imports(path) if name.startswith("station.")}
-    inside = {"devices"} if own(path) == "devices" else set()
+    names = {name.removeprefix("station.") for name in imports(path) if "station." in name}
+    seen = {part(name) for name in names if name not in FOLDERS}
+    inside = {own(path)} & {"arguments", "bench", "devices", "learn", "sim"}
     assert seen - ALLOWED[own(path)] - inside == set()
 
 
@@ -140,7 +172,12 @@ def test_only_the_command_line_imports_the_simulator() -> None:
         for path in modules()
         if own(path) != "sim" and any(name.startswith("station.sim") for name in imports(path))
     }
-    assert found <= {"commands/simulate.py", "bench.py", "fault_table.py"}
+    assert found <= {
+        "commands/simulate.py",
+        "commands/bench.py",
+        "bench/cycle.py",
+        "bench/faults.py",
+    }
 
 
 @pytest.mark.parametrize("library", sorted(ONLY_IN))
@@ -150,7 +187,7 @@ def test_a_vendor_library_occurs_only_in_its_driver(library: str) -> None:
         for path in modules()
         if any(name.split(".")[0] == library for name in imports(path))
     }
-    learning = {name for name in found if name.startswith("station/learn/")}
+    learning = {name for name in found if name.startswith(("station/learn/", "station/bench/"))}
     allowed = ONLY_IN[library]
     if library in {"torch", "torchvision", "timm"}:
         allowed = allowed | learning

@@ -16,7 +16,6 @@ from arm_double import HOME, TCP, ArmDouble, limits
 from station.cell import Cell
 from station.config import LoadedCell, load_cell
 from station.cycle import Inspected, Job, Judging
-from station.dataset import Dataset
 from station.devices import RobotStatus
 from station.errors import DatasetError, DeviceError, ModelError, RobotStopped, StationError
 from station.gate import Gate
@@ -24,7 +23,8 @@ from station.geometry import Pose
 from station.motion import RETREAT_M_S, MotionGuard
 from station.production import Plant, Production
 from station.recipe import HIGHEST, LoadedRecipe, load_recipe
-from station.records import Frame, Image, Manifest, Prediction
+from station.records.dataset import Dataset
+from station.records.sheet import Frame, Image, Manifest, Prediction
 from station.states import Command, Machine, Mode, State
 
 ROOT = Path(__file__).parents[2]

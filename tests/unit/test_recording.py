@@ -17,16 +17,16 @@ from station import cycle
 from station.cell import Cell
 from station.config import CellConfig, Driver, Lens, Lines, LoadedCell
 from station.cycle import Inspected, Job, Judging
-from station.dataset import Dataset, after_of, read_record
 from station.devices import Camera
 from station.errors import DatasetError, DeviceError, StationError
 from station.gate import Gate
-from station.ledger import Ledger, open_ledger
 from station.motion import MotionGuard
 from station.recipe import HIGHEST, LoadedRecipe, Recipe, Setup
-from station.records import Frame, Image, Prediction
-from station.recovery import recover
-from station.verify import verify
+from station.records.dataset import Dataset, after_of, read_record
+from station.records.ledger import Ledger, open_ledger
+from station.records.recovery import recover
+from station.records.sheet import Frame, Image, Prediction
+from station.records.verify import verify
 
 LINES = Lines(part_present=3, accept=0, reject=1, busy=2)
 PRESENT, ACCEPT, REJECT, BUSY = 1 << 3, 1, 2, 4

@@ -22,7 +22,7 @@ from station.errors import (
     StationError,
 )
 from station.recipe import HIGHEST, SheetRule
-from station.records import Manifest, Verdict, judge, pixels_sha256
+from station.records.sheet import Manifest, Verdict, judge, pixels_sha256
 from station.sheet_score import ShotScore
 
 LOWEST = SheetRule("lowest")

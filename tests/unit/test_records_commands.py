@@ -14,8 +14,8 @@ from recorded import RECIPE, record, sheet_id, told
 
 from station import workspace as template
 from station.cli import main
-from station.dataset import Dataset
-from station.ledger import open_ledger
+from station.records.dataset import Dataset
+from station.records.ledger import open_ledger
 
 
 @pytest.fixture

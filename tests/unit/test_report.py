@@ -14,8 +14,8 @@ from sheets import WHEN, capture, manifest, picture
 
 from station.errors import DatasetError
 from station.heatmap import map_over
-from station.records import Manifest, Timing, Verdict
-from station.report import Label, write_report
+from station.pages.report import Label, write_report
+from station.records.sheet import Manifest, Timing, Verdict
 
 THRESHOLD = 0.6
 GOOD, NUT = Label("good", good=True), Label("nut", good=False)

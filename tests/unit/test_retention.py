@@ -11,13 +11,13 @@ from recorded import RECIPE, record, sheet_id, told
 from sheets import WHEN
 
 from station.config import DiskLimits
-from station.dataset import Dataset, after_of, read_record
 from station.errors import DatasetError
-from station.ledger import Ledger, open_ledger
 from station.recipe import Retention
-from station.retention import Plan, check, plan, thin
-from station.storage import Room, free
-from station.verify import verify
+from station.records.dataset import Dataset, after_of, read_record
+from station.records.ledger import Ledger, open_ledger
+from station.records.retention import Plan, check, plan, thin
+from station.records.storage import Room, free
+from station.records.verify import verify
 
 OLD = WHEN + timedelta(days=31)
 POLICY = Retention(thin_accepts_after_days=30, keep_every=1000, exported_first=False)

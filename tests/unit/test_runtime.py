@@ -15,7 +15,7 @@ from station.learn.collapse import CollapsedHead
 from station.learn.export import Detector, InputForm, freeze, to_bytes, torchscript_is_meant
 from station.learn.local import AveragePool
 from station.preset import DEFAULT, changed
-from station.records import Precision, RuntimeName
+from station.records.sheet import Precision, RuntimeName
 from station.torchscript import Detector as Loaded
 from station.torchscript import Runtime, bf16_speedup, has_bf16
 

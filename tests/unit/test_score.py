@@ -11,7 +11,7 @@ from labelled_tree import SIZE, brightness, picture, write
 
 from station.errors import ConfigError, DatasetError
 from station.learn.score import check_overlays, overlay_place, pictures, write_overlay
-from station.records import Prediction, Verdict
+from station.records.sheet import Prediction, Verdict
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from station.dataset import Dataset
 from station.errors import DatasetError
-from station.session import CaptureSession
+from station.records.dataset import Dataset
+from station.records.session import CaptureSession
 
 
 @pytest.fixture

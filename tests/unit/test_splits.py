@@ -12,7 +12,7 @@ import pytest
 from station.errors import DatasetError
 from station.learn.examples import Example, read_test
 from station.learn.splits import check_disjoint, check_unseen, digest, file_sha256, halves
-from station.records import Image
+from station.records.sheet import Image
 
 
 def cloth(seed: int, side: int = 192) -> Image:

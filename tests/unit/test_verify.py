@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from recorded import RECIPE, record, sheet_id, told
 
-from station import history
-from station.dataset import MANIFEST, Dataset, after_of, read_record
 from station.errors import DatasetError
-from station.history import HISTORY
-from station.ledger import Ledger, is_damaged, open_ledger, set_aside
-from station.records import Verdict
-from station.recovery import recover
-from station.verify import Proof, rebuild, verify
+from station.records import history
+from station.records.dataset import MANIFEST, Dataset, after_of, read_record
+from station.records.history import HISTORY
+from station.records.ledger import Ledger, is_damaged, open_ledger, set_aside
+from station.records.recovery import recover
+from station.records.sheet import Verdict
+from station.records.verify import Proof, rebuild, verify
 
 
 @pytest.fixture

@@ -1,0 +1,36 @@
+"""Commands on a workspace: init, use, schema, check."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from station.arguments.shared import Commands, add_command, add_json
+
+
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add them."""
+    init = add_command(commands, common, "init", "make a workspace", "station init mystation")
+    init.add_argument("dir", type=Path)
+
+    use = add_command(commands, common, "use", "set the active recipe", "station use glassfiber")
+    use.add_argument("recipe")
+
+    schema = add_command(
+        commands, common, "schema", "write JSON schemas for editors", "station schema .vscode"
+    )
+    schema.add_argument("dir", type=Path)
+
+    check = add_command(
+        commands, common, "check", "validate recipes, cell file and models without moving anything",
+        "station check --recipe glassfiber",
+    )  # fmt: skip
+    check.add_argument("--recipe", metavar="R", help="default: every recipe")
+    check.add_argument(
+        "--cell",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="also ask the robot whether it reaches every pose",
+    )
+    add_json(check)

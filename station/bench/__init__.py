@@ -1,0 +1,1 @@
+"""What `station bench` measures, one module each."""

@@ -1,0 +1,1 @@
+"""The HTML pages and their figures: each page is one file that needs nothing beside itself."""

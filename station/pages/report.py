@@ -1,0 +1,446 @@
+"""A run as one HTML page that needs nothing beside itself: verdicts, figures, pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from numpy.typing import NDArray
+
+from station.errors import DatasetError
+from station.heatmap import MAP_RANGE, colour_stops, map_over
+from station.intervals import clopper_pearson
+from station.pages.page import (
+    ACCEPT_COLOUR,
+    NONE_COLOUR,
+    REJECT_COLOUR,
+    data_uri,
+    environment,
+    plain_number,
+    smaller,
+    svg,
+    write_page,
+)
+from station.records.sheet import Capture, Manifest, Verdict
+
+TEMPLATE = "report.html.j2"
+
+HIGHEST_ACCEPTED = 6
+CARD_LIMIT = 150  # at about 90 kB each, a page that still opens at once
+
+MARKS = {
+    Verdict.ACCEPT: ("o", ACCEPT_COLOUR),
+    Verdict.REJECT: ("^", REJECT_COLOUR),
+    Verdict.NONE: ("x", NONE_COLOUR),
+}
+STAGES = {
+    "motion_ms": ("motion", "#0072B2"),
+    "camera_ms": ("camera", "#56B4E9"),
+    "scoring_ms": ("scoring", "#E69F00"),
+    "saving_ms": ("saving", "#009E73"),
+}
+BINS = 32
+TAIL = 8  # a score this many thresholds high would flatten all others on a linear axis
+
+RIGHT, ESCAPE, FALSE_REJECT, NOT_JUDGED = "right", "ESCAPE", "false reject", "not judged"
+
+
+class Label(NamedTuple):
+    """What a sheet truly is."""
+
+    label: str
+    good: bool
+
+
+class Rate(NamedTuple):
+    """A count among a total and the exact interval its true share lies in, 95 % sure."""
+
+    hits: int
+    total: int
+
+    @property
+    def text(self) -> str:
+        """The count and its share."""
+        if self.total == 0:
+            return "no such sheets"
+        return f"{self.hits} of {self.total} ({self.hits / self.total:.1%})"
+
+    @property
+    def interval(self) -> str:
+        """The interval in words."""
+        if self.total == 0:
+            return "nothing can be said"
+        low, high = clopper_pearson(self.hits, self.total)
+        return f"{low:.1%} to {high:.1%}"
+
+
+class Row(NamedTuple):
+    """One sheet of the table."""
+
+    number: int
+    manifest: Manifest
+    verdict: Verdict
+    label: Label | None
+    outcome: str
+
+
+class Card(NamedTuple):
+    """A sheet's worst shot, plain and with its map over it, as data URIs."""
+
+    row: Row
+    shot: str
+    picture: str
+    overlay: str
+    problem: str
+
+
+def write_report(
+    manifests: list[Manifest],
+    folders: dict[str, Path],
+    out: Path,
+    truth: dict[str, Label] | None,
+    title: str,
+) -> None:
+    """Write the page; `folders` holds each sheet's pictures and maps, `truth` what is known."""
+    if not manifests:
+        raise DatasetError("no inspections to report")
+    ordered = sorted(manifests, key=lambda m: (m.started_at, m.sheet))
+    rows = [_row(number, m, (truth or {}).get(m.sheet)) for number, m in enumerate(ordered, 1)]
+    groups = _groups(rows)
+    shown = [(what, [_card(row, folders) for row in members]) for what, members in groups]
+    page = environment().get_template(TEMPLATE).render(
+        title=title,
+        rows=rows,
+        header=_header(ordered),
+        software=_distinct(f"{k} {v}" for m in ordered for k, v in sorted(m.software.items())),
+        hashes=_hashes(ordered),
+        dry_run=any(m.dry_run for m in ordered),
+        counts={v: sum(row.verdict is v for row in rows) for v in Verdict},
+        truth=_truth(rows) if truth is not None else None,
+        strip=_strip(rows),
+        histogram=_histogram(rows),
+        timing=_timing(rows),
+        stages=_percentiles(rows),
+        groups=shown,
+        pictured={card.row.number for _, cards in shown for card in cards},
+        left_out=sum(row.verdict is Verdict.REJECT for row in rows)
+        - sum(c.row.verdict is Verdict.REJECT for _, cards in shown for c in cards),
+        colours=colour_stops(),
+        map_range=MAP_RANGE,
+    )  # fmt: skip
+    write_page(out, page)
+
+
+def _row(number: int, manifest: Manifest, label: Label | None) -> Row:
+    verdict = manifest.verdict or Verdict.NONE
+    return Row(number, manifest, verdict, label, _outcome(verdict, label))
+
+
+def _outcome(verdict: Verdict, label: Label | None) -> str:
+    if label is None:
+        return ""
+    if verdict is Verdict.NONE:
+        return NOT_JUDGED
+    if label.good:
+        return RIGHT if verdict is Verdict.ACCEPT else FALSE_REJECT
+    return RIGHT if verdict is Verdict.REJECT else ESCAPE
+
+
+def _header(manifests: list[Manifest]) -> list[tuple[str, str]]:
+    """Name what the run was made with; more than one of a thing is said, not hidden."""
+    start = min(m.started_at for m in manifests)
+    end = max(m.finished_at for m in manifests)
+    return [
+        ("Run", _distinct(m.run for m in manifests)),
+        ("Recipe", _distinct(m.recipe for m in manifests)),
+        ("Model", _distinct(m.model or "none" for m in manifests)),
+        ("Threshold", _distinct(_threshold(m) for m in manifests)),
+        ("Began", f"{start:%Y-%m-%d %H:%M:%S %Z}"),
+        ("Ended", f"{end:%Y-%m-%d %H:%M:%S %Z}"),
+    ]
+
+
+def _threshold(manifest: Manifest) -> str:
+    return "none" if manifest.threshold is None else f"{manifest.threshold:g}"
+
+
+def _hashes(manifests: list[Manifest]) -> list[tuple[str, str]]:
+    return [
+        ("recipe", _distinct(m.recipe_sha256 for m in manifests)),
+        ("cell", _distinct(m.cell_sha256 for m in manifests)),
+        ("model", _distinct(m.model_sha256 or "none" for m in manifests)),
+    ]
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(texts))
+
+
+def _truth(rows: list[Row]) -> dict[str, Any]:
+    """Compare verdicts with what is known."""
+    known = [row for row in rows if row.label is not None]
+    good = [row for row in known if row.label and row.label.good]
+    bad = [row for row in known if row.label and not row.label.good]
+    return {
+        "unknown": len(rows) - len(known),
+        "confusion": [
+            (name, [sum(row.verdict is v for row in members) for v in Verdict], len(members))
+            for name, members in (("good", good), ("defective", bad))
+        ],
+        "escapes": _rate(bad, ESCAPE),
+        "false_rejects": _rate(good, FALSE_REJECT),
+        "escaped": [row for row in bad if row.outcome == ESCAPE],
+        "defects": _defects(bad),
+    }
+
+
+def _rate(rows: list[Row], outcome: str) -> Rate:
+    judged = [row for row in rows if row.outcome != NOT_JUDGED]
+    return Rate(sum(row.outcome == outcome for row in judged), len(judged))
+
+
+def _defects(bad: list[Row]) -> list[tuple[str, Rate, int, float | None, float | None]]:
+    """Give of each defect: its name, those found, those not judged, lowest and median score."""
+    lines = []
+    for name in sorted({row.label.label for row in bad if row.label}):
+        members = [row for row in bad if row.label and row.label.label == name]
+        scores = _finite(row.manifest.score for row in members)
+        lines.append(
+            (
+                name,
+                _rate(members, RIGHT),
+                sum(row.outcome == NOT_JUDGED for row in members),
+                min(scores, default=None),
+                float(np.median(scores)) if scores else None,
+            )
+        )
+    return lines
+
+
+def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
+    """Choose the sheets to picture: what went wrong first."""
+    by_score = sorted(rows, key=lambda row: -(row.manifest.score or 0))
+    escaped = [row for row in by_score if row.outcome == ESCAPE]
+    rejected = [row for row in by_score if row.verdict is Verdict.REJECT]
+    accepted = [row for row in by_score if row.verdict is Verdict.ACCEPT and row.outcome != ESCAPE]
+    groups = [
+        ("Escapes: defective sheets that were accepted", escaped[:CARD_LIMIT]),
+        ("Rejected", rejected[:CARD_LIMIT]),
+        ("Accepted, with the highest scores", accepted[:HIGHEST_ACCEPTED]),
+    ]
+    return [(what, members) for what, members in groups if members]
+
+
+# Pictures
+
+
+def _card(row: Row, folders: dict[str, Path]) -> Card:
+    folder = folders.get(row.manifest.sheet)
+    capture = _worst(row.manifest.captures)
+    if folder is None or capture is None:
+        return Card(row, "", "", "", "no picture was recorded")
+    shot = f"{capture.setup}, shot {capture.shot}, score {plain_number(capture.score)}"
+    # Only the name: a record must not reach outside its folder.
+    picture = cv2.imread(str(folder / Path(capture.file).name), cv2.IMREAD_COLOR)
+    if picture is None:
+        return Card(row, shot, "", "", f"{capture.file} cannot be read")
+    small = smaller(np.asarray(picture, np.uint8))
+    anomaly_map = _map(folder, capture)
+    if anomaly_map is None:
+        return Card(row, shot, data_uri(small), "", "no anomaly map was kept")
+    overlay = map_over(small, anomaly_map, row.manifest.threshold)
+    return Card(row, shot, data_uri(small), data_uri(overlay), capture.problem or "")
+
+
+def _worst(captures: tuple[Capture, ...]) -> Capture | None:
+    def badness(capture: Capture) -> tuple[bool, float]:
+        return capture.map_file is not None, max(_finite([capture.score]), default=-1.0)
+
+    return max(captures, key=badness, default=None)
+
+
+def _map(folder: Path, capture: Capture) -> NDArray[np.float32] | None:
+    if capture.map_file is None:
+        return None
+    try:
+        loaded = np.load(folder / Path(capture.map_file).name, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    if loaded.ndim != 2 or loaded.size == 0:
+        return None
+    # What is not a number must be seen, not vanish.
+    values = np.nan_to_num(loaded.astype(np.float32), nan=MAP_RANGE[1], posinf=1e3, neginf=-1e3)
+    return np.asarray(values, np.float32)
+
+
+# Figures
+
+
+def _score(row: Row) -> float:
+    """Return a sheet's score, NaN where it has none."""
+    return float("nan") if row.manifest.score is None else row.manifest.score
+
+
+def _finite(scores: Iterable[float | None]) -> list[float]:
+    return [score for score in scores if score is not None and math.isfinite(score)]
+
+
+def _thresholds(rows: list[Row]) -> list[float]:
+    return sorted({row.manifest.threshold for row in rows if row.manifest.threshold is not None})
+
+
+def _long_tail(rows: list[Row]) -> float | None:
+    """Return the width of an axis' linear part where scores reach far beyond the threshold."""
+    thresholds = _thresholds(rows)
+    highest = max((_score(row) for row in rows if math.isfinite(_score(row))), default=0.0)
+    if thresholds and 0 < TAIL * thresholds[-1] < highest:
+        return 2 * thresholds[-1]
+    return None
+
+
+def _strip(rows: list[Row]) -> Markup:
+    def draw(axes: Axes) -> None:
+        tail = _long_tail(rows)
+        if tail is not None:
+            axes.set_yscale("asinh", linear_width=tail)
+            _plain_ticks(axes.yaxis)
+        for row in rows:
+            shots = _finite(c.score for c in row.manifest.captures)
+            axes.plot(
+                [row.number] * len(shots), shots, "_", color="#9aa3af", markersize=5, zorder=2
+            )
+        for verdict, (marker, colour) in MARKS.items():
+            members = [r for r in rows if r.verdict is verdict and math.isfinite(_score(r))]
+            axes.plot(
+                [row.number for row in members], [_score(row) for row in members], marker,
+                color=colour, markersize=6.5, markeredgewidth=0.8, zorder=3,
+                markeredgecolor=colour if marker == "x" else "white",
+                label=str(verdict) if members else None,
+            )  # fmt: skip
+        wrong = [row for row in rows if row.outcome in {ESCAPE, FALSE_REJECT}]
+        if wrong:
+            axes.scatter(
+                [row.number for row in wrong], [_score(row) for row in wrong], s=150,
+                facecolors="none", edgecolors="#111827", linewidths=1.2, zorder=4,
+                label="not as the truth says",
+            )  # fmt: skip
+        without = [row.number for row in rows if not math.isfinite(_score(row))]
+        axes.plot(
+            without,
+            [0] * len(without),
+            "x",
+            color=NONE_COLOUR,
+            label="no score" if without else None,
+        )
+        _threshold_lines(axes.axhline, rows)
+        axes.set(xlabel="sheet, in order of time", ylabel="score", xlim=(0.2, len(rows) + 0.8))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", color="#e5e7eb", linewidth=0.8, zorder=0)
+        axes.legend(frameon=False, fontsize=9, ncols=5, loc="lower left", bbox_to_anchor=(0, 1))
+
+    return svg("strip", (10.4, 3.6), draw)
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Write numbers as people do on an axis that bends."""
+    steps = [step * 10.0**power for power in range(7) for step in (1, 2, 5)]
+    axis.set_major_locator(FixedLocator([0, *steps]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _threshold_lines(line: Callable[..., Any], rows: list[Row]) -> None:
+    for threshold in _thresholds(rows):
+        line(threshold, color="#111827", linewidth=1.2, linestyle=(0, (5, 3)), zorder=2,
+             label=f"threshold {threshold:g}")  # fmt: skip
+
+
+def _histogram(rows: list[Row]) -> Markup:
+    if any(row.label for row in rows):
+        names = "truly good", "truly defective"
+        first = [row for row in rows if row.label and row.label.good]
+        second = [row for row in rows if row.label and not row.label.good]
+    else:
+        names = "accepted", "rejected"
+        first = [row for row in rows if row.verdict is Verdict.ACCEPT]
+        second = [row for row in rows if row.verdict is Verdict.REJECT]
+    values = [_finite(row.manifest.score for row in members) for members in (first, second)]
+
+    def draw(axes: Axes) -> None:
+        tail = _long_tail(rows)
+        if tail is not None:
+            axes.set_xscale("asinh", linear_width=tail)
+            _plain_ticks(axes.xaxis)
+        thresholds = _thresholds(rows)
+        bins = _bins([*values[0], *values[1], *thresholds, 0.0], min(thresholds, default=0.0), tail)
+        styles = ((ACCEPT_COLOUR, ""), (REJECT_COLOUR, "///"))
+        for name, (colour, hatch), scores in zip(names, styles, values, strict=True):
+            axes.hist(
+                scores, bins=bins, color=colour, alpha=0.7, hatch=hatch,
+                edgecolor="white", linewidth=0.6, label=name,
+            )  # fmt: skip
+        _threshold_lines(axes.axvline, rows)
+        axes.set(xlabel="score", ylabel="sheets")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+
+    return svg("histogram", (5.1, 3.1), draw)
+
+
+def _bins(values: list[float], edge: float, tail: float | None) -> list[float]:
+    """Return bins over all values, evenly wide as they are seen, one beginning at `edge`."""
+
+    def seen(value: float) -> float:
+        return value if tail is None else math.asinh(value / tail)
+
+    width = max(seen(max(values)) - seen(min(values)), 1e-3) / BINS
+    first = math.floor((seen(min(values)) - seen(edge)) / width)
+    last = math.floor((seen(max(values)) - seen(edge)) / width) + 1
+    edges = seen(edge) + width * np.arange(first, last + 1)
+    return [float(value) for value in (edges if tail is None else np.sinh(edges) * tail)]
+
+
+def _timing(rows: list[Row]) -> Markup | None:
+    timed = [(row.number, row.manifest.timing) for row in rows if row.manifest.timing]
+    if not timed:
+        return None
+
+    def draw(axes: Axes) -> None:
+        numbers = [number for number, _ in timed]
+        floor = np.zeros(len(timed))
+        for field, (name, colour) in STAGES.items():
+            heights = np.array([getattr(timing, field) for _, timing in timed]) / 1e3
+            axes.bar(numbers, heights, bottom=floor, color=colour, width=0.85, label=name)
+            floor += heights
+        totals = [timing.total_ms / 1e3 for _, timing in timed]
+        axes.plot(
+            numbers, totals, "_", color="#111827", markersize=6, markeredgewidth=1.6, label="sheet"
+        )
+        axes.set(xlabel="sheet, in order of time", ylabel="seconds", xlim=(0.2, len(rows) + 0.8))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False, fontsize=9, ncols=5, loc="lower left", bbox_to_anchor=(0, 1),
+                    columnspacing=1, handlelength=1.2)  # fmt: skip
+
+    return svg("timing", (5.1, 3.1), draw)
+
+
+def _percentiles(rows: list[Row]) -> list[tuple[str, float, float]]:
+    timings = [row.manifest.timing for row in rows if row.manifest.timing]
+    if not timings:
+        return []
+    fields = {field: name for field, (name, _) in STAGES.items()}
+    fields |= {"waited_ms": "last frame to scored and saved", "total_ms": "whole sheet"}
+    lines = []
+    for field, name in fields.items():
+        values = [getattr(timing, field) for timing in timings]
+        half, most = np.percentile(values, [50, 95])
+        lines.append((name, float(half), float(most)))
+    return lines

@@ -1,0 +1,95 @@
+"""`station report`: choose a run, compare it with what is known of its sheets, write its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from station.errors import ConfigError, DatasetError
+from station.intervals import clopper_pearson
+from station.pages.report import Label, write_report
+from station.records.dataset import Dataset
+from station.records.label import sheet_truth
+from station.records.sheet import Manifest, Verdict
+
+
+class Summary(NamedTuple):
+    """What the command prints of a report."""
+
+    title: str
+    path: Path
+    rows: list[dict[str, Any]]
+    lines: list[str]
+
+
+def make_report(dataset: Dataset, run: str | None, truth: Path | None, out: Path | None) -> Summary:
+    """Write one run as an HTML page; without a name, the last run."""
+    runs: dict[str, list[tuple[Path, Manifest]]] = {}
+    for folder, manifest in dataset.inspections():
+        runs.setdefault(manifest.run, []).append((folder, manifest))
+    if not runs:
+        raise DatasetError(f"{dataset.root}: no inspections yet")
+    if run is None:
+        run = max(runs, key=lambda name: max(m.started_at for _, m in runs[name]))
+    if run not in runs:
+        raise DatasetError(f"{dataset.root}: no run {run!r}; there are {', '.join(sorted(runs))}")
+    if truth is not None and not truth.is_dir():
+        raise DatasetError(f"{truth}: no such folder")
+    manifests = [manifest for _, manifest in runs[run]]
+    known = {} if truth is None else _labels(manifests, truth)
+    path = out or dataset.root.parent.parent / "run" / f"{run}.html"
+    if out is not None and not path.parent.is_dir():
+        raise ConfigError(f"{path.parent}: no such folder")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: not a file that could be replaced")
+    title = f"{dataset.root.name} · run {run}"
+    write_report(manifests, {m.sheet: f for f, m in runs[run]}, path, known or None, title)
+    return Summary(title, path, [_row(m, known) for m in manifests], _lines(manifests, known))
+
+
+def outcome(manifest: Manifest, label: Label | None) -> str:
+    """Name what a verdict means beside the truth."""
+    if label is None or manifest.verdict is Verdict.NONE:
+        return "" if label is None else "not judged"
+    accepted = manifest.verdict is Verdict.ACCEPT
+    if label.good:
+        return "right" if accepted else "false reject"
+    return "ESCAPE" if accepted else "right"
+
+
+def _labels(manifests: list[Manifest], truth: Path) -> dict[str, Label]:
+    found = {manifest.sheet: sheet_truth(truth, manifest) for manifest in manifests}
+    return {sheet: Label(label, label == "good") for sheet, label in found.items() if label}
+
+
+def _row(manifest: Manifest, known: dict[str, Label]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "sheet": manifest.sheet,
+        "verdict": str(manifest.verdict),
+        "score": manifest.score,
+        "threshold": manifest.threshold,
+    }
+    if known:
+        label = known.get(manifest.sheet)
+        row |= {"truth": label.label if label else None, "outcome": outcome(manifest, label)}
+    return row
+
+
+def _lines(manifests: list[Manifest], known: dict[str, Label]) -> list[str]:
+    counts = {v: sum(m.verdict is v for m in manifests) for v in Verdict}
+    lines = [", ".join(f"{count} {verdict}" for verdict, count in counts.items())]
+    outcomes = [(known[m.sheet], outcome(m, known[m.sheet])) for m in manifests if m.sheet in known]
+    for what, wanted, good in (
+        ("escapes", "ESCAPE", False),
+        ("false rejects", "false reject", True),
+    ):
+        judged = [name for label, name in outcomes if label.good is good and name != "not judged"]
+        if judged:
+            count = judged.count(wanted)
+            low, high = clopper_pearson(count, len(judged))
+            kind = "good" if good else "defective"
+            lines.append(
+                f"{what}: {count} of {len(judged)} {kind} sheets "
+                f"(true rate {low:.1%} to {high:.1%}, 95 % sure)"
+            )
+    return lines

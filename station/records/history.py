@@ -1,0 +1,113 @@
+"""What became of a sheet after its record was closed: history.jsonl beside manifest.json.
+
+One event a line, only ever appended. Each line names the sha256 of the one before it, the first
+line that of the manifest, so that none can be changed or taken out unnoticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from station.errors import DatasetError
+from station.records.sheet import FileEntry, Verdict
+from station.strict import Strict
+
+HISTORY = "history.jsonl"
+
+What = Literal["signalled", "kept", "released", "exported", "thinned"]
+# What the lines told: a verdict, or unknown where the process ended before it could say.
+Outcome = Literal["accept", "reject", "none", "unknown"]
+
+
+class Event(Strict):
+    """One thing that happened to a recorded sheet."""
+
+    event: What
+    at: datetime
+    previous: str = Field(description="sha256 of the line before, or of the manifest")
+    outcome: Outcome | None = None  # signalled
+    who: str | None = None  # kept, released
+    why: str | None = None
+    files: dict[str, FileEntry] = Field(
+        default_factory=dict, description="thinned: what was deleted, as the manifest proves it"
+    )
+
+
+class After(NamedTuple):
+    """What a sheet's events come to."""
+
+    outcome: Outcome | None = None
+    signalled_at: datetime | None = None
+    kept: bool = False
+    exported: bool = False
+    thinned: frozenset[str] = frozenset()
+
+
+def append(folder: Path, manifest_sha256: str, event: What, **values: object) -> Event:
+    """Add one event, durably; a line that a power cut left half written is cut off first."""
+    path = folder / HISTORY
+    try:
+        lines, whole = _lines(path)
+        previous = hashlib.sha256(lines[-1]).hexdigest() if lines else manifest_sha256
+        entry = Event.model_validate(
+            {"event": event, "at": datetime.now(UTC), "previous": previous, **values}
+        )
+        with path.open("r+b" if path.exists() else "xb") as stream:
+            stream.truncate(whole)
+            stream.seek(whole)
+            stream.write(_dump(entry) + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    return entry
+
+
+def read(folder: Path, manifest_sha256: str) -> tuple[list[Event], list[str]]:
+    """Return a sheet's events, and what is wrong with them."""
+    path = folder / HISTORY
+    events: list[Event] = []
+    previous = manifest_sha256
+    lines, _ = _lines(path)
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = Event.model_validate_json(line)
+        except ValidationError:
+            return events, [f"{HISTORY}: line {number} is not an event"]
+        if event.previous != previous:
+            return events, [f"{HISTORY}: line {number} does not follow the one before it"]
+        events.append(event)
+        previous = hashlib.sha256(line).hexdigest()
+    return events, []
+
+
+def after(manifest_verdict: Verdict | None, dry_run: bool, events: Sequence[Event]) -> After:
+    """Sum up a sheet's events; where nothing was to be told, nothing needs an event."""
+    told = next((e for e in events if e.event == "signalled"), None)
+    silent = manifest_verdict is Verdict.NONE or dry_run
+    holds = [e.event for e in events if e.event in {"kept", "released"}]
+    return After(
+        outcome=told.outcome if told else "none" if silent else None,
+        signalled_at=told.at if told else None,
+        kept=holds[-1:] == ["kept"],
+        exported=any(e.event == "exported" for e in events),
+        thinned=frozenset(name for e in events if e.event == "thinned" for name in e.files),
+    )
+
+
+def _lines(path: Path) -> tuple[list[bytes], int]:
+    """Return the whole lines, and how many bytes they take."""
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    return content[:whole].splitlines(), whole
+
+
+def _dump(event: Event) -> bytes:
+    return event.model_dump_json(exclude_none=True, exclude_defaults=True).encode()

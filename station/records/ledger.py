@@ -1,0 +1,371 @@
+"""The ledger: a database in which sheets are found; the manifests on disk are the truth.
+
+SQLite in data/ledger.db, or PostgreSQL where the cell file names a URL; the same code for both. A
+sheet's row is committed after its record is durable and before any line is set.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sql
+import structlog
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from station.errors import ConfigError, DatasetError
+from station.records.history import After
+from station.records.ledger_schema import POSE, alarms, audit, metadata, sheets, shots
+from station.records.sheet import SHEET_PATTERN, Manifest
+
+FILE = "ledger.db"
+SCHEMA = "0001"  # the newest migration
+BUSY_MS = 5000
+REBUILD = "`station verify --rebuild` makes it anew from the records"
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+log = structlog.get_logger()
+
+Row = dict[str, Any]
+
+
+class SheetId(NamedTuple):
+    """What a sheet's id says: `s1-0042-000007`."""
+
+    station: str
+    boot: int
+    number: int
+
+    @classmethod
+    def of(cls, sheet: str) -> SheetId:
+        """Read an id."""
+        found = re.fullmatch(SHEET_PATTERN, sheet)
+        if found is None:
+            raise DatasetError(f"{sheet[:80]!r}: not a sheet's id, such as s1-0042-000007")
+        return cls(found[1], int(found[2]), int(found[3]))
+
+
+class Ledger:
+    """An open ledger; one thread at a time."""
+
+    def __init__(self, engine: Engine, workspace: Path, name: str) -> None:
+        self._engine = engine
+        self._workspace = workspace
+        self.name = name
+        """How a message names it: the file, or the URL without a password."""
+
+    @property
+    def shared(self) -> bool:
+        """Tell whether other stations may keep their sheets here as well."""
+        return self._engine.dialect.name != "sqlite"
+
+    def record(self, manifest: Manifest, sha256: str, folder: Path, after: After) -> None:
+        """Commit the row of one recorded sheet; one that is there already is replaced."""
+        with self._begin() as connection:
+            _replace(connection, self.row(manifest, sha256, folder, after), shots_of(manifest))
+
+    def note(self, sheet: str, after: After) -> None:
+        """Commit what became of a sheet since."""
+        with self._begin() as connection:
+            connection.execute(
+                sheets.update().where(sheets.c.sheet == sheet).values(_after_columns(after))
+            )
+
+    def row(self, manifest: Manifest, sha256: str, folder: Path, after: After) -> Row:
+        """Return the row that a record must have."""
+        place = SheetId.of(manifest.sheet)
+        return {
+            "sheet": manifest.sheet,
+            **place._asdict(),
+            "run": manifest.run,
+            "recipe": manifest.recipe,
+            "started_at": manifest.started_at,
+            "finished_at": manifest.finished_at,
+            "verdict": str(manifest.verdict),
+            "score": manifest.score,
+            "threshold": manifest.threshold,
+            "complete": manifest.complete,
+            "dry_run": manifest.dry_run,
+            "reasons": list(manifest.reasons),
+            "model": manifest.model,
+            "model_sha256": manifest.model_sha256,
+            "recipe_sha256": manifest.recipe_sha256,
+            "cell_sha256": manifest.cell_sha256,
+            "folder": folder.relative_to(self._workspace).as_posix(),
+            "manifest_sha256": sha256,
+            "previous": manifest.previous,
+            "bytes": sum(entry.bytes for entry in manifest.files.values()),
+            **_after_columns(after),
+        }
+
+    def row_of(self, sheet: str) -> Row | None:
+        """Return the row of one sheet."""
+        with self._begin() as connection:
+            found = connection.execute(sql.select(sheets).where(sheets.c.sheet == sheet))
+            row = found.mappings().first()
+        return None if row is None else dict(row)
+
+    def rows(
+        self, recipe: str | None = None, run: str | None = None, stations: set[str] | None = None
+    ) -> list[Row]:
+        """Return the rows of sheets in order; of these stations only where others share it."""
+        query = sql.select(sheets).order_by(sheets.c.recipe, sheets.c.boot, sheets.c.number)
+        if recipe is not None:
+            query = query.where(sheets.c.recipe == recipe)
+        if run is not None:
+            query = query.where(sheets.c.run == run)
+        if self.shared and stations is not None:
+            query = query.where(sheets.c.station.in_(stations))
+        with self._begin() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def shot_rows(self, wanted: Sequence[str]) -> list[Row]:
+        """Return the rows of these sheets' shots."""
+        found: list[Row] = []
+        with self._begin() as connection:
+            for start in range(0, len(wanted), 500):  # SQLite takes a limited number of values
+                query = sql.select(shots).where(shots.c.sheet.in_(wanted[start : start + 500]))
+                query = query.order_by(shots.c.sheet, shots.c.setup, shots.c.shot)
+                found += [dict(row) for row in connection.execute(query).mappings()]
+        return found
+
+    def rebuild(self, records: Sequence[tuple[Row, list[Row]]], lost: Sequence[Row]) -> None:
+        """Replace the index by these rows in one step; what went is told in the audit."""
+        with self._begin() as connection:
+            for row in lost:
+                connection.execute(sheets.delete().where(sheets.c.sheet == row["sheet"]))
+                _audit(connection, "ledger.row_dropped", f"{row['sheet']} {row['manifest_sha256']}")
+            for row, of_shots in records:
+                _replace(connection, row, of_shots)
+            _audit(connection, "ledger.rebuilt", f"{len(records)} sheets, {len(lost)} rows dropped")
+
+    def alarm(self, code: str, text: str, sheet: str | None = None) -> None:
+        """Raise an alarm, unless the same one is still raised."""
+        same = sql.and_(
+            alarms.c.code == code, alarms.c.sheet == sheet, alarms.c.cleared_at.is_(None)
+        )
+        with self._begin() as connection:
+            if connection.execute(sql.select(alarms.c.id).where(same)).first() is None:
+                connection.execute(
+                    alarms.insert().values(
+                        raised_at=datetime.now(UTC),
+                        code=code,
+                        text=text,
+                        priority="high",
+                        sheet=sheet,
+                    )
+                )
+
+    def audit(self, action: str, what: str, why: str | None = None) -> None:
+        """Keep who did what."""
+        with self._begin() as connection:
+            _audit(connection, action, what, why)
+
+    def problems(self) -> list[str]:
+        """Return what the database finds wrong with itself."""
+        if self.shared:
+            return []  # PostgreSQL checks its own pages
+        with self._begin() as connection:
+            found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+        return [f"{self.name}: {text}" for text in found if text != "ok"]
+
+    @contextmanager
+    def _begin(self) -> Iterator[Connection]:
+        with _told(self.name), self._engine.begin() as connection:
+            yield connection
+
+
+@contextmanager
+def open_ledger(workspace: Path, url: str | None = None) -> Iterator[Ledger]:
+    """Open the ledger, made or brought up to date first."""
+    address = sql.URL.create("sqlite", database=str(workspace / "data" / FILE))
+    if url is not None:
+        address = _address(url)
+    local = address.get_backend_name() == "sqlite"
+    name = str(address.database) if local else address.render_as_string(hide_password=True)
+    if local:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+    with _told(name):
+        try:
+            engine = sql.create_engine(address, pool_size=1, max_overflow=4)
+        except ModuleNotFoundError as error:
+            raise ConfigError("ledger: PostgreSQL needs `pip install station[postgres]`") from error
+        try:
+            if local:
+                sql.event.listen(engine, "connect", _set_sqlite)
+                sql.event.listen(engine, "begin", _begin_sqlite)
+            _migrate(engine, name, Path(name) if local else None)
+            yield Ledger(engine, workspace, name)
+        finally:
+            engine.dispose()
+
+
+def is_damaged(workspace: Path) -> bool:
+    """Tell whether data/ledger.db is no longer a database, or no longer a ledger."""
+    path = workspace / "data" / FILE
+    if not path.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            told = connection.execute("PRAGMA integrity_check").fetchall()
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.OperationalError:
+        return False  # busy, or not to be opened: whoever opens it next says why
+    except sqlite3.DatabaseError:
+        return True
+    made = "alembic_version" in tables
+    return told != [("ok",)] or (made and not tables >= set(metadata.tables))
+
+
+def set_aside(workspace: Path) -> Path:
+    """Move a damaged database out of the way, with what belongs to it; return where it lies."""
+    path = workspace / "data" / FILE
+    number = 1
+    while (aside := path.with_name(f"{FILE}.damaged-{number}")).exists():
+        number += 1
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def _address(url: str) -> sql.URL:
+    try:
+        address = make_url(url)
+        address.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ConfigError(f"ledger: {url!r} is no URL of a database") from error
+    except ModuleNotFoundError as error:
+        raise ConfigError("ledger: PostgreSQL needs `pip install station[postgres]`") from error
+    if address.get_backend_name() != "postgresql":
+        raise ConfigError("ledger: postgresql+psycopg://... or nothing, for data/ledger.db")
+    return address
+
+
+def _set_sqlite(connection: Any, _record: object) -> None:
+    # Transactions begin where SQLAlchemy says; the driver's own rules leave DDL outside of them.
+    connection.isolation_level = None
+    for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {setting}")
+    connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _migrate(engine: Engine, name: str, file: Path | None) -> None:
+    """Bring the tables up to date; a file that has some is copied first."""
+    with engine.connect() as connection:
+        there = sql.inspect(connection).has_table("alembic_version")
+        now = None
+        if there:
+            now = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if now == SCHEMA:
+        return
+    from alembic import command  # slow to import, and hardly ever needed
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    if now is not None:
+        try:
+            ScriptDirectory.from_config(config).get_revision(now)
+        except CommandError as error:
+            raise ConfigError(
+                f"{name}: made by a newer station (schema {now}, this one knows {SCHEMA}); "
+                "update the station"
+            ) from error
+        if file is not None:
+            _back_up(engine, file.with_name(f"{file.name}.schema-{now}"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, SCHEMA)
+    log.info("ledger.migrated", ledger=name, before=now, after=SCHEMA)
+
+
+def _back_up(engine: Engine, target: Path) -> None:
+    """Copy the database as it stands; a plain copy of the file would miss what is in its log."""
+    target.unlink(missing_ok=True)
+    with engine.connect() as connection:
+        connection.rollback()
+        raw: Any = connection.connection.driver_connection
+        raw.execute("VACUUM INTO ?", (str(target),))
+
+
+def _replace(connection: Connection, row: Row, of_shots: list[Row]) -> None:
+    connection.execute(sheets.delete().where(sheets.c.sheet == row["sheet"]))
+    connection.execute(sheets.insert().values(row))
+    if of_shots:
+        connection.execute(shots.insert(), of_shots)
+
+
+def _after_columns(after: After) -> Row:
+    return {
+        "outcome": after.outcome,
+        "signalled_at": after.signalled_at,
+        "kept": after.kept,
+        "exported": after.exported,
+        "thinned": bool(after.thinned),
+    }
+
+
+def shots_of(manifest: Manifest) -> list[Row]:
+    """Return the rows that a record's shots must have."""
+    for capture in manifest.captures:
+        if capture.file not in manifest.files:
+            raise DatasetError(f"{manifest.sheet}: {capture.file} has no file entry")
+    return [
+        {
+            "sheet": manifest.sheet,
+            "setup": capture.setup,
+            "shot": capture.shot,
+            "file": capture.file,
+            "file_sha256": manifest.files[capture.file].sha256,
+            "pixels_sha256": capture.pixels_sha256,
+            "score": capture.score,
+            "problem": capture.problem,
+            "exposure_us": capture.exposure_us,
+            "gain_db": capture.gain_db,
+            "frame": capture.frame,
+            "taken_at": capture.taken_at,
+            **dict(zip(POSE, capture.pose, strict=True)),
+        }
+        for capture in manifest.captures
+    ]
+
+
+def _audit(connection: Connection, action: str, what: str, why: str | None = None) -> None:
+    connection.execute(
+        audit.insert().values(
+            at=datetime.now(UTC), who=user(), action=action, what=what, why=why, accepted=True
+        )
+    )
+
+
+def user() -> str:
+    """Return the name of the person at the keyboard, as the system knows it."""
+    try:
+        return getpass.getuser()[:60]
+    except (KeyError, OSError):  # a user id without a name, as in some containers
+        return "unknown"
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn the database's errors into one line that says what to do."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        problem = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise DatasetError(f"{name}: {problem}; if it is damaged, {REBUILD}") from error
