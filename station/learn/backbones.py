@@ -9,7 +9,9 @@ from typing import Any, Literal
 import timm
 import torch
 import torchvision
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.errors import ModelError
 from station.learn.weights import WEIGHTS, Weights, read_weights
@@ -124,7 +126,7 @@ def random_network(name: str, seed: int = 0) -> nn.Module:
 
 
 def cut(name: str, network: nn.Module, levels: Sequence[int] | None = None) -> Backbone:
-    """Keep of a whole classifier what the levels need, in one stage per level."""
+    """Keep of a whole classifier what the levels need, in one stage per level; takes it over."""
     known = _check(name, levels)
     strides = known.levels if levels is None else tuple(sorted(levels))
     net: Any = network
@@ -132,6 +134,7 @@ def cut(name: str, network: nn.Module, levels: Sequence[int] | None = None) -> B
         begin = [net.conv1, net.bn1, net.relu, net.maxpool]
         parts = {4: [*begin, net.layer1], 8: [net.layer2], 16: [net.layer3], 32: [net.layer4]}
     else:
+        _pad_in_the_kernel(network)
         b = net.blocks
         parts = {4: [net.conv_stem, net.bn1, b[0], b[1]], 8: [b[2]], 16: [b[3], b[4]], 32: [b[5]]}
     stages: list[nn.Module] = []
@@ -143,6 +146,30 @@ def cut(name: str, network: nn.Module, levels: Sequence[int] | None = None) -> B
             pending = []
     # Whatever is pending now would be computed and thrown away.
     return Backbone(name, strides, stages)
+
+
+def _pad_in_the_kernel(module: nn.Module) -> None:
+    """Replace TensorFlow's padding of the strided convolutions: one row more below than above.
+
+    It copies the widest activations before each of them. A kernel with a row and a column of zeros
+    in front, padded alike on all sides, gives the very same values, where the sides are even.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, Conv2dSame) and child.stride == (2, 2):
+            module.set_submodule(name, _padded_alike(child))
+        else:
+            _pad_in_the_kernel(child)
+
+
+def _padded_alike(conv: nn.Conv2d) -> nn.Conv2d:
+    side = conv.kernel_size[0] + 1  # 3 reaches 0 and 1 beyond the picture, 5 reaches 1 and 2
+    alike = nn.Conv2d(
+        conv.in_channels, conv.out_channels, side, stride=2, padding=(side - 2) // 2,
+        groups=conv.groups, bias=conv.bias is not None, device="meta",
+    )  # fmt: skip
+    alike.weight = nn.Parameter(F.pad(conv.weight, (1, 0, 1, 0)), requires_grad=False)
+    alike.bias = conv.bias
+    return alike
 
 
 def _check(name: str, levels: Sequence[int] | None) -> Architecture:

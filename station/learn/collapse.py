@@ -59,8 +59,8 @@ class CollapsedHead(nn.Module):
         narrow = [pooled[0], *(upsample(pooled[i], size) for i in self.early[1:])]
         hidden = self.fine(torch.cat(narrow, dim=1))  # (N, hidden, h, w)
         for i, conv in zip(self.late, self.coarse, strict=True):
-            hidden = hidden + upsample(conv(pooled[i]), size)
-        result: Tensor = self.out(F.leaky_relu(hidden, SLOPE))
+            hidden = hidden.add_(upsample(conv(pooled[i]), size))
+        result: Tensor = self.out(F.leaky_relu_(hidden, SLOPE))
         return result
 
 

@@ -1,5 +1,7 @@
 """Backbones: levels, strides, channels, pretrained weights."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -30,6 +32,19 @@ def test_deep_residual_networks_give_layer2_and_layer3(name: str) -> None:
         found = backbone(torch.zeros(1, 3, 288, 288))
     assert backbone.strides == (8, 16)
     assert [tuple(level.shape[1:]) for level in found] == [(512, 36, 36), (1024, 18, 18)]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+def test_padding_in_the_kernel_changes_no_value(name: str) -> None:
+    image = torch.rand(1, 3, 96, 160, generator=torch.Generator().manual_seed(0))
+    plain: Any = random_network(name)
+    with torch.inference_mode():
+        expected = plain.forward_intermediates(image, indices=[1, 2, 3], intermediates_only=True)
+        expected.append(plain.blocks[5](expected[-1]))
+        backbone = cut(name, random_network(name), (4, 8, 16, 32))
+        found = backbone(image * backbone.deviation + backbone.mean)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
 
 
 def test_fewer_levels_change_no_value() -> None:
