@@ -9,7 +9,7 @@ from typing import Any, Literal
 import timm
 import torch
 import torchvision
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from station.errors import DatasetError, ModelError
 from station.learn import synthetic
 from station.learn.images import TrainingImages
-from station.model import Scale
+from station.model import Scale, TrainingData
 from station.recipe import SheetRule
 from station.records.sheet import Image
 from station.sheet_score import Map, ShotScore, recorded, sheet_score
@@ -119,6 +119,17 @@ def unit_scores(held_out: HeldOut, rule: SheetRule) -> list[float]:
         anomaly_map = (raw_map.astype(np.float32) - zero) / (one - zero)
         shots.setdefault(unit, []).append(ShotScore(setup, score, anomaly_map))
     return [sheet_score(members, rule) for members in shots.values()]
+
+
+def training_data(images: TrainingImages, digest: str, held_out: HeldOut) -> TrainingData:
+    """Say what a model was made of, for its card; `digest` is that of all files read."""
+    return TrainingData(
+        folder="/".join(images.folder.parts[-3:]),
+        digest=digest,
+        images=len(images.files),
+        units=len(images.units),
+        held_out_units=tuple(dict.fromkeys(held_out.units)),
+    )
 
 
 def score(graph: Callable[[Tensor], tuple[Tensor, Tensor]], image: Image) -> float:

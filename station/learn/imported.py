@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from station.errors import ConfigError, ModelError
 from station.learn.export import from_bytes, to_bytes, torchscript_is_meant, write_model
-from station.learn.held_out import score, score_held_out, to_frames, unit_scores
+from station.learn.held_out import score, score_held_out, to_frames, training_data, unit_scores
 from station.learn.images import Reader, TrainingImages
 from station.learn.train import EXPORT_TOLERANCE, software
-from station.model import Golden, Imported, ModelCard, ModelInput, TrainingData
+from station.model import Golden, Imported, ModelCard, ModelInput
 from station.recipe import HIGHEST, MODEL_PATTERN
 from station.records.sheet import Image
 from station.torchscript import load_graph
@@ -100,13 +100,7 @@ def import_model(
             frame_height=height,
         ),
         scale=result.scale,
-        data=TrainingData(
-            folder="/".join(images.folder.parts[-3:]),
-            digest=reader.digest,
-            images=len(images.files),
-            units=len(images.units),
-            held_out_units=tuple(dict.fromkeys(result.units)),
-        ),
+        data=training_data(images, reader.digest, result),
         imported=Imported(file=file.name, sha256=sha256),
         golden=tuple(golden),
         held_out_scores=tuple(unit_scores(result, HIGHEST)),

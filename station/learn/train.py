@@ -35,11 +35,18 @@ from station.learn.export import (
     to_bytes,
     write_model,
 )
-from station.learn.held_out import HeldOut, hold_out, score, score_held_out, unit_scores
+from station.learn.held_out import (
+    HeldOut,
+    hold_out,
+    score,
+    score_held_out,
+    training_data,
+    unit_scores,
+)
 from station.learn.images import Reader, TrainingImages
 from station.learn.method import Learned, Progress, Task
 from station.learn.quantise import Int8Network, int8_file
-from station.model import Golden, ModelCard, ModelInput, Training, TrainingData
+from station.model import Golden, ModelCard, ModelInput, Training
 from station.preset import DEFAULT, Preset
 from station.recipe import HIGHEST, MODEL_PATTERN, SheetRule
 
@@ -139,13 +146,7 @@ def train(
             frame_height=height,
         ),
         scale=result.scale,
-        data=TrainingData(
-            folder="/".join(images.folder.parts[-3:]),
-            digest=reader.digest,
-            images=len(images.files),
-            units=len(images.units),
-            held_out_units=tuple(dict.fromkeys(result.units)),
-        ),
+        data=training_data(images, reader.digest, result),
         training=Training(
             preset=preset,
             seed=options.seed,

@@ -11,7 +11,16 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from station.learn.compare import Contender
 from station.learn.published import Family, Published
-from station.pages.evaluation_figures import COLOURS, GRID_COLOUR, HALF, INK, MARKS, WIDE, scores_of
+from station.pages.evaluation_figures import (
+    COLOURS,
+    GRID_COLOUR,
+    HALF,
+    INK,
+    MARKS,
+    WIDE,
+    label_roc,
+    scores_of,
+)
 from station.pages.page import svg
 
 FAMILY_COLOURS: dict[Family, str] = {
@@ -40,12 +49,7 @@ def roc_overlay(found: Sequence[Contender]) -> Markup:
                 axes.plot(at, 1.0, mark, color=colour, markersize=9 if n == 0 else 6, zorder=4,
                           markeredgecolor="white", markeredgewidth=1, clip_on=False,
                           label=contender.name if n == 0 else None)  # fmt: skip
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03),
-                 xlabel="good images rejected", ylabel="defective images found")  # fmt: skip
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0))
-        axes.grid(color=GRID_COLOUR, linewidth=0.8, zorder=0)
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        label_roc(axes)
 
     return svg("roc", HALF, draw)
 

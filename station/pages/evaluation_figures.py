@@ -121,14 +121,19 @@ def roc(evaluation: Evaluation) -> Markup:
                       markeredgewidth=1.4, zorder=4)  # fmt: skip
             axes.annotate(letters, (fpr, tpr), (9, -13), textcoords="offset points", fontsize=11,
                           fontweight="bold", color=INK, zorder=5)  # fmt: skip
-        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05),
-                 xlabel="good images rejected", ylabel="defective images found")  # fmt: skip
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0))
-        axes.grid(color=GRID_COLOUR, linewidth=0.8, zorder=0)
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        label_roc(axes)
 
     return svg("roc", HALF, draw)
+
+
+def label_roc(axes: Axes) -> None:
+    """Label what every ROC of these pages has in common."""
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05),
+             xlabel="good images rejected", ylabel="defective images found")  # fmt: skip
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(color=GRID_COLOUR, linewidth=0.8, zorder=0)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
 
 
 def histogram(evaluation: Evaluation) -> Markup:
