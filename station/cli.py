@@ -60,10 +60,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the only place that turns errors into exit codes."""
     args = arguments.parse(argv)
     from station import log  # structlog is slow to import, and --help needs none of it
-    from station.memory import keep_freed_memory
+    from station import process
 
     log.configure(verbose=args.verbose)
-    keep_freed_memory()
+    process.prepare()
     try:
         module = importlib.import_module(f"station.commands.{_COMMANDS[args.command]}")
         # `import` is a word of the language, so its function is import_.

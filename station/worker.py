@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from station.errors import StationError
-from station.memory import keep_freed_memory
+from station import process
 
 HEARTBEAT_S = 0.05
 SLICE_S = 0.25  # between two looks whether a child that was asked still lives
@@ -186,7 +186,7 @@ def _serve(
     threading.Thread(target=_show_life, args=(pulse,), name="pulse", daemon=True).start()
     die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    keep_freed_memory()
+    process.prepare()
     module, _, name = target.partition(":")
     server = _answer(
         connection, lambda: getattr(importlib.import_module(module), name)(*args), send=False

@@ -44,8 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     "records.retention": FILES
     | {"records.dataset", "records.history", "records.ledger", "records.verify"},
     "records.export": FILES | {"records.ledger_schema"},
-    "memory": set(),
-    "worker": {"errors", "memory"},
+    "process": set(),
+    "worker": {"errors", "process"},
     "devices": FILES | {"worker"},
     "openvino_runtime": FILES,
     "torchscript": FILES | {"openvino_runtime"},

@@ -11,9 +11,9 @@ FAULTS = """
 import resource
 import sys
 import numpy as np
-from station.memory import keep_freed_memory
+from station import process
 if sys.argv[1] == "keep":
-    keep_freed_memory()
+    process.prepare()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 np.ones(40 << 20, np.uint8)
