@@ -59,8 +59,8 @@ _COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the only place that turns errors into exit codes."""
     args = arguments.parse(argv)
-    from station import log  # structlog is slow to import, and --help needs none of it
-    from station import process
+    # structlog is slow to import, and --help needs none of it
+    from station import log, process
 
     log.configure(verbose=args.verbose)
     process.prepare()

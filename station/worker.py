@@ -20,8 +20,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from station.errors import StationError
 from station import process
+from station.errors import StationError
 
 HEARTBEAT_S = 0.05
 SLICE_S = 0.25  # between two looks whether a child that was asked still lives
