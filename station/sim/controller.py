@@ -90,7 +90,7 @@ class Controller:
             self._journal.write("moving", value=self._moving, pose=list(self.arm.tool_pose))
         in_view = self._see()
         self.table.step(now, self.outputs, in_view)
-        self._run(now)
+        self._run()
         self._watch_safety(now)
         self.measured = self._measure()
 
@@ -240,10 +240,10 @@ class Controller:
             self._journal.write("rest", pose=list(self.arm.tool_pose))
         return True
 
-    def _run(self, now: float) -> None:
+    def _run(self) -> None:
         if self.runtime is not Runtime.PLAYING or self._program is None:
             return
-        if self._program.is_overdue(now):
+        if self._program.is_overdue(self.timestamp):
             self._end_program("watchdog")
             return
         try:

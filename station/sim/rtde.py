@@ -276,7 +276,7 @@ def apply(controller: Controller, values: dict[str, float]) -> None:
         if name.startswith("input_int_register_"):
             number = int(name.rpartition("_")[2])
             registers.int_in[number] = int(value)
-            registers.written[number] = asyncio.get_running_loop().time()
+            registers.written[number] = controller.timestamp
         elif name.startswith("input_double_register_"):
             registers.double_in[int(name.rpartition("_")[2])] = value
     for group, first in OUTPUT_GROUPS.items():
