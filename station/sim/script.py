@@ -32,8 +32,8 @@ class Registers:
         self.int_out = [0] * REGISTERS
         self.double_out = [0.0] * REGISTERS
         self.written = [0.0] * REGISTERS
-        """When each integer input was last written, for the watchdog; in the controller's time, which
-        goes on by a tick at most where this machine had no time for the simulator."""
+        """When each integer input was last written, for the watchdog: in the controller's time, which
+        goes on by one tick at most where this machine had no time for the simulator."""
 
 
 class ScriptError(Exception):
