@@ -32,8 +32,9 @@ class Registers:
         self.int_out = [0] * REGISTERS
         self.double_out = [0.0] * REGISTERS
         self.written = [0.0] * REGISTERS
-        """When each integer input was last written, for the watchdog: in the controller's time, which
-        goes on by one tick at most where this machine had no time for the simulator."""
+        """When each integer input was last written, for the watchdog.
+
+        In the controller's time: a machine that has no time for the simulator does not count."""
 
 
 class ScriptError(Exception):
