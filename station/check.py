@@ -35,6 +35,7 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
     check_drivers(cell, workspace)
     shots = recipe.shots(lambda joints: forward(joints) @ config.tcp)
     yield from _check_lines(shots, recipe, cell)
+    yield from _check_speeds(recipe, cell)
     card = None
     if recipe.model is None:
         yield Finding("warning", "no model yet: capture good sheets, then `station train`")
@@ -87,6 +88,21 @@ def _check_lines(shots: list[Shot], recipe: Recipe, cell: LoadedCell) -> Iterato
     yield Finding(
         "ok", f"{len(shots)} shots: every line is inside the workspace and the arm's reach"
     )
+
+
+def _check_speeds(recipe: Recipe, cell: LoadedCell) -> Iterator[Finding]:
+    """Tell what MotionGuard will hold back: the arm obeys the cell file, whatever a recipe asks."""
+    limits = cell.config.motion
+    for key, limit in (
+        ("travel_speed_m_s", limits.speed_limit_m_s),
+        ("shot_speed_m_s", limits.speed_limit_m_s),
+        ("acceleration_m_s2", limits.acceleration_limit_m_s2),
+    ):
+        asked = getattr(recipe, key)
+        if asked > limit:
+            yield Finding(
+                "warning", f"{key}: {asked:g} is above the cell's {limit:g}; the arm goes no faster"
+            )
 
 
 def _check_input(model_input: str, card: ModelCard) -> Iterator[Finding]:

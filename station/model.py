@@ -28,6 +28,7 @@ from station.worker import Worker, WorkerError
 
 WEIGHTS, CARD = "weights.pt", "card.yaml"
 SUMS = "images.sha256"  # of every training image, as sha256sum writes it
+CARD_LIMIT_BYTES = 4 << 20  # written by training: a line per held-out unit
 CACHE = Path("run", "openvino")  # what OpenVINO converted, by the hash of the weights
 # How far a golden image may score from its card, where 1 is the way from a good sheet to a defect.
 # In fp32 another processor rounds otherwise, another graph differs by far more. Between kernels for
@@ -306,7 +307,7 @@ def load_card(workspace: Path, name: str) -> ModelCard:
         found = ", ".join(list_models(workspace)) or "none"
         raise ModelError(f"no model {name!r} in {workspace / 'models'}; there are: {found}")
     try:
-        card = ModelCard.load(path)
+        card = ModelCard.load(path, CARD_LIMIT_BYTES)
     except ConfigError as error:
         raise ModelError(f"{error}{_other_version(path)}") from error
     if f"{card.name}/{card.version}" != name:

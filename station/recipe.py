@@ -16,7 +16,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, mod
 
 from station.errors import ConfigError
 from station.geometry import Pose
-from station.kinematics import Joints
+from station.kinematics import JOINT_LIMIT_RAD, Joints
 from station.strict import Strict, parse, read
 
 
@@ -41,6 +41,12 @@ def _within_reason(pose: Pose) -> Pose:
     if not math.dist(pose[3:], (0, 0, 0)) <= 2 * math.pi + 1e-6:
         raise ValueError("a rotation vector longer than one turn; angles are in radians")
     return pose
+
+
+def _near(point: tuple[float, ...]) -> tuple[float, ...]:
+    if not math.dist(point, (0, 0, 0)) <= FARTHEST_M:
+        raise ValueError(f"more than {FARTHEST_M:g} m away; lengths are in metres")
+    return point
 
 
 def _schema(count: int, meaning: str) -> WithJsonSchema:
@@ -69,9 +75,9 @@ JointsField = Annotated[
 ]
 Vector = Annotated[
     tuple[float, float, float],
-    PlainValidator(lambda value: tuple(_numbers(3)(value))),
+    PlainValidator(lambda value: _near(tuple(_numbers(3)(value)))),
     PlainSerializer(list),
-    _schema(3, "x y z"),
+    _schema(3, "x y z in metres"),
 ]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
 _RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -99,6 +105,9 @@ class Setup(Strict):
     def _needs_a_place(self) -> Self:
         if self.pose is None and self.joints_rad is None:
             raise ValueError("a setup needs pose or joints_rad")
+        # Measured angles of a record may pass the limit by a hair, taught ones may not.
+        if self.joints_rad is not None and max(map(abs, self.joints_rad)) > JOINT_LIMIT_RAD:
+            raise ValueError("joints_rad: a joint turned more than once round; write radians")
         return self
 
     def place(self, forward: Callable[[Joints], Pose]) -> Pose:
@@ -201,6 +210,16 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _threshold_lets_good_sheets_pass(self) -> Self:
+        # Zero is the median good sheet by its highest shot; the other rules score lower.
+        if self.setup_score == "highest" and self.threshold is not None and self.threshold <= 0:
+            raise ValueError(
+                f"threshold: {self.threshold:g} would reject at least half of all good sheets; "
+                "a number above zero is needed"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _consensus_needs_a_width(self) -> Self:
         if self.setup_score == "consensus" and self.view_width_m is None:
             raise ValueError("setup_score: consensus needs view_width_m")
@@ -267,6 +286,8 @@ def load_recipe(workspace: Path, name: str) -> LoadedRecipe:
     if not path.is_file():
         found = ", ".join(list_recipes(workspace)) or "none"
         raise ConfigError(f"no recipe {name!r} in {folder}; there are: {found}")
+    if not path.resolve().is_relative_to(workspace.resolve()):
+        raise ConfigError(f"{path}: a link that leads out of the workspace; copy the file here")
     text = read(path)
     return LoadedRecipe(name, parse(text, path, Recipe), hashlib.sha256(text.encode()).hexdigest())
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from station.errors import ConfigError
 
-SIZE_LIMIT_BYTES = 1 << 20
+SIZE_LIMIT_BYTES = 256 << 10  # of a file a person writes; YAML of this size takes seconds to read
 DEPTH_LIMIT = 20
 LONGEST_INTEGER = 20  # characters; longer ones fit no field, and Python refuses thousands of digits
 
@@ -37,23 +37,24 @@ class Strict(BaseModel):
     )
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, limit_bytes: int = SIZE_LIMIT_BYTES) -> Self:
         """Read and check a YAML file; a ConfigError names file, line and key."""
-        return parse(read(path), path, cls)
+        return parse(read(path, limit_bytes), path, cls)
 
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own class attribute; scalars are read here
 
 
-def read(path: Path) -> str:
+def read(path: Path, limit_bytes: int = SIZE_LIMIT_BYTES) -> str:
     """Return the file's text; a ConfigError names what is wrong with it."""
     try:
-        if path.stat().st_size > SIZE_LIMIT_BYTES:
-            raise ConfigError(
-                f"{path}: larger than {SIZE_LIMIT_BYTES >> 20} MiB, not a file for this"
-            )
-        return path.read_text(encoding="utf-8")
+        if path.stat().st_size > limit_bytes:
+            raise ConfigError(f"{path}: larger than {limit_bytes >> 10} KiB, not a file for this")
+        text = path.read_text(encoding="utf-8")
+        if text.startswith("\N{ZERO WIDTH NO-BREAK SPACE}"):
+            raise ConfigError(f"{path}: begins with a byte-order mark; save it as plain UTF-8")
+        return text
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"

@@ -207,3 +207,7 @@ def test_one_wrong_character_never_ends_in_a_traceback(at: int, character: str) 
         parse(TEXT[:at] + character + TEXT[at + 1 :], FILE, Recipe)
     except ConfigError as error:
         assert str(error).startswith("recipes/a.yaml")
+
+
+def test_only_the_highest_shot_makes_a_threshold_below_zero_a_mistake() -> None:
+    assert recipe("threshold: 0.05 ", "threshold: -0.05 ").threshold == -0.05

@@ -97,10 +97,10 @@ def test_revisions_count_up_and_are_never_replaced(workspace: Path) -> None:
 
 
 def test_a_recipe_without_a_threshold_gets_one(workspace: Path) -> None:
-    made = set_threshold(workspace, "photograph", -0.05, AUTHOR, BASIS)
+    made = set_threshold(workspace, "photograph", 0.05, AUTHOR, BASIS)
     assert made is not None
     assert made.change.before is None
-    assert load_recipe(workspace, "photograph").recipe.threshold == -0.05
+    assert load_recipe(workspace, "photograph").recipe.threshold == 0.05
     assert sorted(list_recipes(workspace)) == ["glassfiber", "photograph"]
 
 

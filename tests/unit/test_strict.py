@@ -121,7 +121,7 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
         (tmp_path / "none.yaml", "no such file"),
         (tmp_path, "is a directory"),
         (binary, "not UTF-8 text"),
-        (large, "larger than 1 MiB"),
+        (large, "larger than 256 KiB"),
     ):
         with pytest.raises(ConfigError, match=expected) as caught:
             read(path)
