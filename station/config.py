@@ -72,8 +72,8 @@ class MotionLimits(Strict):
 class Lens(Strict):
     """What turns pixels into millimetres before a calibration exists."""
 
-    focal_length_mm: float = Field(gt=0)
-    sensor_width_mm: float = Field(gt=0)
+    focal_length_mm: float = Field(ge=1, le=1000)  # metres would come out below one
+    sensor_width_mm: float = Field(ge=1, le=100)
 
 
 class Lines(Strict):

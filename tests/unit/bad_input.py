@@ -27,9 +27,6 @@ class Desk:
         self.folder = folder
         for name in ("recipes", "calibration", "models"):
             shutil.copytree(ROOT / name, folder / name)
-        # No camera is opened here, and vendor libraries stay out of the tests' own process.
-        self.edit(CELL, "driver: basler", "driver: ur")
-        self.edit(CELL, 'serial: "40000000"', "host: none")
 
     def path(self, file: str) -> Path:
         path = self.folder / file
