@@ -22,11 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.errors import DatasetError
 from station.learn import textures
 from station.learn.backbones import Backbone, load_backbone
 from station.learn.checkpoint import Checkpoint
-from station.learn.images import SUFFIXES, read_image
+from station.learn.images import pictures, read_image
 from station.learn.local import upsample
 from station.learn.method import Progress, TrainingStopped
 from station.learn.pdn import CHANNELS, ImageNetPixels, Size, pdn
@@ -64,9 +63,7 @@ class Pictures(NamedTuple):
 
 def read_pictures(folder: Path) -> Pictures:
     """Read every image below a folder, shrunk to what is of use; each is checked."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DatasetError(f"{folder}: no image in it ({' '.join(sorted(SUFFIXES))})")
+    files = pictures(folder)
     images, sums = [], []
     for file in files:
         loaded = read_image(file)

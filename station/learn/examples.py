@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from station.errors import DatasetError
-from station.learn.images import CAPTURE, SUFFIXES, group_by_unit
+from station.learn.images import CAPTURE, SUFFIXES, group_by_unit, pictures
 
 GOOD = "good"
 
@@ -36,7 +36,7 @@ def read_test(folder: Path) -> list[Example]:
     for place in sorted(p for p in test.iterdir() if p.is_dir() and not p.name.startswith(".")):
         if place.name != GOOD and place.name.lower() == GOOD:
             raise DatasetError(f"{place}: good images lie in a folder named {GOOD}")
-        files = _images(place)
+        files = pictures(place)
         _refuse_one_name_twice(files)
         masks = _masks(folder / "ground_truth" / place.name, files) if place.name != GOOD else {}
         for unit, members in group_by_unit(files).items():
@@ -53,22 +53,15 @@ def sheet_of(file: Path) -> str | None:
     return file.stem.partition("_")[0] if CAPTURE.fullmatch(file.stem) else None
 
 
-def _images(place: Path) -> list[Path]:
-    # A name that begins with a dot is what some systems lay beside a file, not a picture.
-    return sorted(
-        path
-        for path in place.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
-
-
 def _masks(folder: Path, files: list[Path]) -> dict[str, Path]:
     """Find the masks by the stems of their images."""
     found = {file.stem: folder / f"{file.stem}_mask.png" for file in files}
     masks = {stem: mask for stem, mask in found.items() if mask.is_file()}
-    if not masks and folder.is_dir() and (strange := _images(folder)) and files:
-        wanted = found[files[0].stem].name
-        raise DatasetError(f"{strange[0]}: fits no image by its name; {wanted} would")
+    if not masks and folder.is_dir():
+        strange = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        if strange:
+            wanted = found[files[0].stem].name
+            raise DatasetError(f"{strange[0]}: fits no image by its name; {wanted} would")
     return masks
 
 

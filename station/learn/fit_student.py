@@ -31,7 +31,7 @@ from station.learn.efficientad import (
 from station.learn.efficientad_graph import AnomalyMap
 from station.learn.features import open_bank, reserve
 from station.learn.held_out import FEW, to_frames
-from station.learn.images import SUFFIXES, read_image
+from station.learn.images import pictures, read_image
 from station.learn.lite import lite
 from station.learn.method import Learned, Progress, Task, TrainingStopped
 from station.learn.pdn import MARGIN, Size
@@ -81,11 +81,7 @@ class Penalty:
     """Images from elsewhere, of which every step takes others."""
 
     def __init__(self, folder: Path, task: Task, batch: int) -> None:
-        self.files = sorted(
-            p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES
-        )
-        if not self.files:
-            raise DatasetError(f"{folder}: no image in it ({' '.join(sorted(SUFFIXES))})")
+        self.files = pictures(folder)
         sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files]
         self.digest = hashlib.sha256("\n".join(sorted(sums)).encode()).hexdigest()
         self._size, self._seed, self._batch = (task.form.height, task.form.width), task.seed, batch

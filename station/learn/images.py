@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -61,11 +62,37 @@ def from_mvtec(folder: Path) -> TrainingImages:
     good = folder / "train" / "good"
     if not good.is_dir():
         raise DatasetError(f"{folder}: no folder train/good in it")
-    files = sorted(p for p in good.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
-    if not files:
-        kinds = " ".join(sorted(SUFFIXES))
-        raise DatasetError(f"{good}: no image in it ({kinds})")
-    return TrainingImages(good, group_by_unit(files))
+    return TrainingImages(good, group_by_unit(pictures(good)))
+
+
+def pictures(folder: Path) -> list[Path]:
+    """List every picture below a folder; one that would be left out unseen is refused by name.
+
+    A name that begins with a dot is what some systems lay beside a file, not a picture.
+    """
+    found = []
+    for place, folders, names in os.walk(folder, onerror=_refuse_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            if Path(place, name).is_symlink():
+                raise DatasetError(f"{Path(place, name)}: a link to a folder; copy its pictures")
+        for name in names:
+            path = Path(place, name)
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            # The list of what a model learned from is text, a name a line.
+            if not str(path)[len(str(folder)) :].isprintable():
+                raise DatasetError(f"{str(path)!r}: the name is not plain text; rename it")
+            if not path.is_file():
+                raise DatasetError(f"{path}: neither a file nor a link to one")
+            found.append(path)
+    if not found:
+        raise DatasetError(f"{folder}: no image in it ({' '.join(sorted(SUFFIXES))})")
+    return sorted(found)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise DatasetError(f"{error.filename}: {(error.strerror or str(error)).lower()}") from error
 
 
 def group_by_unit(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:

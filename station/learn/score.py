@@ -9,9 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from station.errors import ConfigError, DatasetError
+from station.errors import ConfigError
 from station.heatmap import map_over
-from station.learn.images import SUFFIXES, read_image
+from station.learn.images import pictures as pictures_below
+from station.learn.images import read_image
 from station.model import Model, open_model
 from station.records.dataset import save_image
 from station.records.sheet import Image, Prediction, Verdict
@@ -35,10 +36,7 @@ def pictures(places: Sequence[Path]) -> list[Path]:
         if not place.is_dir():
             files.append(place)
             continue
-        found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not found:
-            raise DatasetError(f"{place}: no image in it")
-        files += found
+        files += pictures_below(place)
     return files
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
@@ -162,6 +163,8 @@ def _move(source: Path, target: Path) -> None:
     if source != target:
         target.parent.mkdir(parents=True, exist_ok=True)
         source.replace(target)
+        with contextlib.suppress(OSError):  # others are in it
+            source.parent.rmdir()  # an empty class is a mistake to whoever evaluates the tree
 
 
 def _read_mask(path: Path, capture: Capture) -> Image:

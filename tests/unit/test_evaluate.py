@@ -177,7 +177,17 @@ def spoil_depth(tree: Path) -> None:
         (spoil_empty, "dent/001.png: empty file"),
         (spoil_depth, "dent/001.png: 16 bits per channel"),
     ],
-    ids=lambda value: getattr(value, "__name__", "").removeprefix("spoil_"),
+    ids=[
+        "042-mask-of-another-size",
+        "042-mask-of-many-values",
+        "042-mask-all-black",
+        "042-mask-in-colour",
+        "042-mask-without-image",
+        "042-mask-by-another-name",
+        "076-picture-cut-short",
+        "044-empty-file",
+        "051-sixteen-bits",
+    ],
 )
 def test_a_bad_file_is_named(tree: Path, spoil: Callable[[Path], None], reason: str) -> None:
     spoil(tree)
