@@ -35,6 +35,8 @@ DATA_LIMIT_BYTES = 4 << 30
 PARTS = ("network", "prepare", "finish", "height", "width", "tiles")
 # Beside the graph, in the same file, where the network is int8: OpenVINO's own form of it.
 INT8_FILES = ("network.xml", "network.bin")
+# A graph is a program: these would let it touch the disk, and no detector needs them.
+FILE_OPERATORS = {"aten::from_file", "aten::save"}
 
 Network = Callable[[Tensor], Tensor]  # (M, 3, height, width), 0 to 255, to (M, 1, h, w)
 
@@ -199,9 +201,9 @@ def load_graph(
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise ModelError(f"{path}: sha256 is {found[:12]}…, its card says {sha256[:12]}…")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise ModelError(f"{path}: sha256 is {digest[:12]}…, its card says {sha256[:12]}…")
     try:
         with _torchscript_is_meant():
             graph: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
@@ -209,6 +211,8 @@ def load_graph(
             )
     except RuntimeError as error:
         raise ModelError(f"{path}: no TorchScript file") from error
+    if found := FILE_OPERATORS.intersection(torch.jit.export_opnames(graph)):
+        raise ModelError(f"{path}: its graph reads or writes files ({', '.join(sorted(found))})")
     return graph.eval()
 
 

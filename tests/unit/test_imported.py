@@ -123,6 +123,17 @@ def test_an_imported_model_has_scale_golden_images_and_its_origin(
         ("cuda", "made for a GPU"),
         ("one size", "fails on a uint8 frame 1x1x16x24"),
     ],
+    ids=[
+        "061-score-is-no-maximum",
+        "061-nan",
+        "062-float64",
+        "062-map-of-four",
+        "062-score-of-two",
+        "061-random",
+        "061-depends-on-the-batch",
+        "063-made-for-a-gpu",
+        "060-one-size-alone",
+    ],
 )
 def test_what_breaks_the_contract_is_named(
     tmp_path: Path, good: TrainingImages, how: str, says: str
@@ -141,6 +152,7 @@ def test_what_breaks_the_contract_is_named(
         (lambda path: path.write_bytes(b"no model"), "no TorchScript file"),
         (lambda _: None, "no such file"),
     ],
+    ids=["062-map-alone", "059-state-dict", "054-text", "052-missing"],
 )
 def test_what_is_no_detector_is_named(
     tmp_path: Path, good: TrainingImages, write: Callable[[Path], object], says: str
@@ -150,6 +162,7 @@ def test_what_is_no_detector_is_named(
         import_model(tmp_path / "other.pt", "other", good, tmp_path, quiet)
 
 
+@pytest.mark.bad_input("061-constant")
 def test_a_detector_blind_to_defects_gets_no_scale(tmp_path: Path, good: TrainingImages) -> None:
     class Blind(nn.Module):
         def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:

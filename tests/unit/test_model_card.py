@@ -117,6 +117,7 @@ def test_an_altered_card_is_refused(tmp_path: Path, old: str, new: str, problem:
         load_card(tmp_path, "cloth/1")
 
 
+@pytest.mark.bad_input("066-another-release")
 def test_a_card_of_another_release_says_so(tmp_path: Path) -> None:
     write_model(tmp_path, card(), b"", [IMAGE], SUMS)
     path = tmp_path / "models" / "cloth" / "1" / "card.yaml"
