@@ -97,6 +97,7 @@ def test_colour_is_exact_rgb(feed: CameraFeed, tmp_path: Path, pixel_format: str
 
 
 @pytest.mark.usefixtures("feed")
+@pytest.mark.bad_input("071-another-bit-depth")
 def test_other_pixel_format_is_refused(tmp_path: Path) -> None:
     pfs = write_pfs(tmp_path / "camera.pfs", PixelFormat="Mono12")
     with (
@@ -126,6 +127,20 @@ def test_settings_file_leaves_the_feed_and_loses_its_auto_functions_and_trigger(
 
 
 @pytest.mark.usefixtures("feed")
+@pytest.mark.parametrize(
+    "nodes",
+    [{"Width": 0}, {"Width": -64}, {"Width": 99999}, {"OffsetX": 99999}],
+    ids=["022-no-width", "022-negative", "022-wider-than-sensor", "022-outside-sensor"],
+)
+def test_a_region_the_sensor_has_not_is_refused(tmp_path: Path, nodes: dict[str, int]) -> None:
+    pfs = write_pfs(tmp_path / "camera.pfs", **nodes)
+    refused = pytest.raises(DeviceError, match=rf"camera {SERIAL}: .*{next(iter(nodes))}")
+    with refused, opened(pfs=str(pfs)):
+        pass
+
+
+@pytest.mark.usefixtures("feed")
+@pytest.mark.bad_input("027-settings-of-another-camera")
 def test_settings_file_of_another_model_is_refused(tmp_path: Path) -> None:
     pfs = write_pfs(tmp_path / "camera.pfs", LightSourcePreset="Daylight5000K")
     with (
@@ -143,6 +158,7 @@ def test_settings_file_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("feed")
+@pytest.mark.bad_input("027-another-camera", "078-missing-at-start")
 def test_wrong_serial_lists_those_there_at_once() -> None:
     started = time.monotonic()
     with (
@@ -208,6 +224,7 @@ def test_classic_node_names_work_and_raw_gain_takes_only_zero(
         pass
 
 
+@pytest.mark.bad_input("072-partial-frame")
 def test_failed_picture_is_raised_and_the_next_is_not_stale(feed: CameraFeed) -> None:
     with opened() as camera:
         assert_exact_shots(camera, feed, 2)
@@ -231,6 +248,7 @@ def test_missing_picture_fails_and_recovers(feed: CameraFeed) -> None:
         assert_exact_shots(camera, feed, 3)
 
 
+@pytest.mark.bad_input("073-two-frames-for-one-trigger")
 def test_picture_nobody_asked_for_is_never_returned(feed: CameraFeed) -> None:
     with opened() as camera:
         feed.show(picture(7))
@@ -244,6 +262,7 @@ def test_picture_nobody_asked_for_is_never_returned(feed: CameraFeed) -> None:
         assert_exact_shots(camera, feed, 3)
 
 
+@pytest.mark.bad_input("074-after-the-timeout")
 def test_picture_that_comes_after_the_timeout_is_never_returned(feed: CameraFeed) -> None:
     # The emulator answers about 10 ms after the trigger.
     with opened(trigger_timeout_s=0.004) as camera:
@@ -279,6 +298,7 @@ def test_camera_that_never_becomes_ready_times_out(feed: CameraFeed) -> None:
         assert_exact_shots(camera, feed, 3)
 
 
+@pytest.mark.bad_input("079-stream-error")
 def test_imposed_stream_error_is_translated_and_recovers(feed: CameraFeed) -> None:
     with opened() as camera:
         assert_exact_shots(camera, feed, 2)
@@ -291,6 +311,7 @@ def test_imposed_stream_error_is_translated_and_recovers(feed: CameraFeed) -> No
         assert_exact_shots(camera, feed, 3)
 
 
+@pytest.mark.bad_input("078-removed")
 def test_removed_camera_is_refused_until_reconnected_and_exact_again(feed: CameraFeed) -> None:
     with opened() as camera:
         camera.configure(4321, 2)
@@ -328,6 +349,7 @@ def test_reconnect_waits_for_the_camera_but_not_for_ever(
         assert_exact_shots(camera, feed, 3)
 
 
+@pytest.mark.bad_input("071-another-size")
 def test_picture_of_another_size_is_refused(feed: CameraFeed) -> None:
     with opened() as camera:
         feed.show(picture(0)[: HEIGHT - 10])

@@ -120,6 +120,7 @@ def test_two_images_are_enough(tmp_path: Path) -> None:
         assert model.predict(stained(5)).score > model.predict(cloth(5)).score
 
 
+@pytest.mark.bad_input("060-wrong-channels")
 def test_images_that_do_not_fit_are_refused(trained: Path) -> None:
     with open_model(trained, "cloth/1") as model:
         with pytest.raises(ModelError, match="trained on grey images, this one is color"):
@@ -140,6 +141,7 @@ def test_a_dead_child_is_reported_and_stays_dead(trained: Path) -> None:
                 model.predict(cloth(1))
 
 
+@pytest.mark.bad_input("064-never-returns")
 def test_a_hanging_child_is_ended_at_the_deadline(trained: Path) -> None:
     with open_model(trained, "cloth/1", deadline_s=5.0) as model:
         assert model.pid is not None
@@ -176,6 +178,7 @@ def test_a_missing_golden_image_is_refused(workspace: Path) -> None:
         pass
 
 
+@pytest.mark.bad_input("061-nan-at-load")
 def test_scores_that_are_not_numbers_are_refused(workspace: Path, nan_weights: bytes) -> None:
     folder = workspace / "models" / "cloth" / "1"
     (folder / "weights.pt").write_bytes(nan_weights)

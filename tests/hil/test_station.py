@@ -199,6 +199,7 @@ def test_the_arm_moves_only_while_busy_is_high(station: Station) -> None:
     assert not moved_while_low
 
 
+@pytest.mark.bad_input("118-ctrl-c-once")
 def test_ctrl_c_finishes_the_shot_and_the_same_command_continues(station: Station) -> None:
     command = "capture --recipe two --sheets 2 --json"
     process = station.start(command)
@@ -304,6 +305,7 @@ def test_a_fault_in_a_sheet_ends_the_run_and_nothing_moves_after(
     assert not [e for e in station.journal("output") if e["line"] in (0, 1) and e["value"]]
 
 
+@pytest.mark.bad_input("119-sigterm", "122-second-instance")
 def test_two_processes_never_command_one_cell(station: Station) -> None:
     process = station.start("capture --recipe two --sheets 9")
     wait_until(station.moves)
@@ -436,6 +438,7 @@ def test_a_verdict_is_recorded_before_its_line_rises(
     assert inspection.station.sim.send("state")["outputs"] & 7 == 0
 
 
+@pytest.mark.bad_input("061-nan-at-run")
 def test_a_model_that_fails_rejects_the_sheet_and_ends_the_run(inspection: Inspection) -> None:
     inspection.judge_by("broken/1", 0.9)
     ended = inspection.station.run("inspect --recipe two --sheets 3 --json")

@@ -239,6 +239,7 @@ def test_a_reader_that_loses_the_stream_stops_nobody_elses_program(sim: Simulato
 # --- what goes wrong ---
 
 
+@pytest.mark.bad_input("080-robot-off")
 def test_an_absent_robot_is_named_with_what_to_look_at() -> None:
     started = time.monotonic()
     error = refused(Settings(host="127.77.0.1"))
@@ -248,6 +249,7 @@ def test_an_absent_robot_is_named_with_what_to_look_at() -> None:
     assert time.monotonic() - started < 3
 
 
+@pytest.mark.bad_input("097-no-such-name")
 def test_a_name_that_leads_nowhere_is_named() -> None:
     error = refused(Settings(host="no-such-robot.invalid"))
     assert isinstance(error, DeviceNotFound)
@@ -293,6 +295,7 @@ def test_a_moving_arm_can_be_stopped_only_by_ending_the_move(
     assert seconds_to_rest(sim) < 0.5
 
 
+@pytest.mark.bad_input("082-protective-stop")
 def test_a_protective_stop_in_a_move_ends_it_and_nothing_moves_after(
     robot: UrRobot, sim: Simulator
 ) -> None:
@@ -323,6 +326,7 @@ def test_a_protective_stop_in_a_move_ends_it_and_nothing_moves_after(
         ("safeguard_stop", "safeguard stop"),
         ("stop_program", "control program was stopped"),
     ],
+    ids=["083-emergency-stop", "084-safeguard-stop", "086-program-stopped"],
 )
 def test_every_other_stop_ends_a_move_too(
     robot: UrRobot, sim: Simulator, fault: str, said: str
@@ -350,6 +354,7 @@ def test_a_frozen_stream_ends_a_move_and_the_arm_is_stopped(robot: UrRobot, sim:
     assert not sim.send("state")["moving"]
 
 
+@pytest.mark.bad_input("096-half-open")
 def test_a_half_open_connection_ends_a_move_and_the_watchdog_stops_the_arm(
     robot: UrRobot, sim: Simulator
 ) -> None:
@@ -395,6 +400,7 @@ def test_registers_that_a_fieldbus_holds_are_named(sim: Simulator) -> None:
     assert "fieldbus" in error.advice
 
 
+@pytest.mark.bad_input("085-not-in-remote-control")
 def test_remote_control_that_is_taken_away_ends_a_move(
     simulator: Callable[..., Simulator],
 ) -> None:
@@ -435,6 +441,7 @@ def test_a_link_that_was_lost_between_two_requests_is_named_by_the_next(
         robot.status()
 
 
+@pytest.mark.bad_input("087-slider-0")
 def test_a_slider_at_zero_ends_a_move_early_and_for_good(robot: UrRobot, sim: Simulator) -> None:
     robot.move(START, 0.5, 1.2, 10.0)
     with Underway(robot, sim) as move:
@@ -451,12 +458,14 @@ def test_a_slider_at_zero_ends_a_move_early_and_for_good(robot: UrRobot, sim: Si
     assert not sim.send("state")["moving"]
 
 
+@pytest.mark.bad_input("087-slider-5")
 def test_a_very_slow_move_is_no_standstill(robot: UrRobot, sim: Simulator) -> None:
     robot.move(START, 0.5, 1.2, 10.0)
     sim.send("slider 0.05")
     robot.move(START._replace(z=START.z + 0.006), 0.04, 1.0, 20.0)
 
 
+@pytest.mark.bad_input("081-cut-in-a-move")
 def test_a_cut_connection_ends_a_move_and_the_arm_is_stopped(
     robot: UrRobot, sim: Simulator
 ) -> None:

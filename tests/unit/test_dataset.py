@@ -143,6 +143,7 @@ def test_the_chain_goes_on_in_the_next_process(dataset: Dataset, tmp_path: Path)
     assert read_manifest(third / "manifest.json").previous == expected
 
 
+@pytest.mark.bad_input("090-duplicate-sheet")
 def test_a_recorded_inspection_is_never_replaced(dataset: Dataset) -> None:
     folder = inspected(dataset)
     before = (folder / "manifest.json").read_bytes()
