@@ -6,6 +6,7 @@ A command's module is imported when it runs, so that `station report` needs neit
 from __future__ import annotations
 
 import importlib
+import io
 import keyword
 import os
 import sys
@@ -64,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
 
     log.configure(verbose=args.verbose)
     process.prepare()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal of another encoding, or a file's name that is no text, must not end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         module = importlib.import_module(f"station.commands.{_COMMANDS[args.command]}")
         # `import` is a word of the language, so its function is import_.

@@ -168,7 +168,7 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
         for previous, shot in pairwise([run.shots[0], *run.shots]):
             collection.add(shot, *take_shot(shot, previous, run, spent))
         collected = collection.finish()
-        run.cell.motion.check_ready()  # it may have stopped since the last shot
+        run.cell.gate.check_laid()  # and that the arm has not stopped since the last shot
     except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
         return _record_unjudged(folder, sheet, run, judging, spent, collection.finish(), error)
     verdict, score, reasons = judge(
@@ -226,6 +226,7 @@ def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> tuple[Robot
         frame = run.cell.camera.trigger()
     spent.last_frame = time.perf_counter()
     spent.camera_s += spent.last_frame - arrived
+    run.cell.gate.check_laid()
     log.debug("shot.taken", setup=shot.setup, shot=shot.number, frame=frame.number)
     return status, frame
 

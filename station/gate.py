@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from station.config import Lines
 from station.devices import Robot
-from station.errors import SheetAwaited
+from station.errors import DeviceError, SheetAwaited
 from station.records.sheet import Verdict
 
 POLL_S = 0.02
@@ -59,6 +59,15 @@ class Gate:
         status = self._robot.status()
         status.check_ready(self._robot.device)
         return bool(status.inputs >> self._lines.part_present & 1)
+
+    def check_laid(self) -> None:
+        """Raise where the sheet being worked on has gone: what lies there now is another one."""
+        if not self.present() and self._ask is None:
+            raise DeviceError(
+                f"part-present input {self._lines.part_present}",
+                "the sheet was taken away while it was worked on",
+                "leave a sheet until busy falls; look at the sensor if nobody touched it",
+            )
 
     def begin(self) -> None:
         """Say that the sheet is being worked on."""

@@ -16,7 +16,7 @@ from structlog.contextvars import bind_contextvars
 
 from station import control, cycle, show, teach
 from station.cell import open_camera, open_cell, open_devices, open_robot, station_lock
-from station.commands.common import cell_of, judged_by, recipe_of, stopping, workspace_of
+from station.commands.common import cell_of, check_out, judged_by, recipe_of, stopping, workspace_of
 from station.config import LoadedCell
 from station.control import Control
 from station.cycle import Job
@@ -53,8 +53,7 @@ def snap(args: argparse.Namespace) -> int:
     workspace = workspace_of(args)
     if args.out.suffix.lower() != ".png":
         raise ConfigError(f"{args.out}: pictures are kept lossless; name a .png file")
-    if not args.out.parent.is_dir():
-        raise ConfigError(f"{args.out.parent}: no such folder")
+    check_out(args.out)
     with open_camera(cell_of(args, workspace).config, workspace) as camera:
         camera.configure(args.exposure_us, args.gain_db)
         frame = camera.trigger()

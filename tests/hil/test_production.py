@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -241,6 +242,28 @@ def test_a_killed_station_leaves_a_socket_that_the_next_one_replaces(running: Ru
     assert gone.code == 2
     assert "no `station inspect` is running" in gone.complaint()
     assert station.run("inspect --recipe two --sheets 1").code == 0
+
+
+@pytest.mark.bad_input("029-recipe-changed-while-running", "089-sheet-gone-while-busy")
+def test_neither_another_recipe_nor_another_sheet_slips_in(running: Running) -> None:
+    station = running.station
+    before = (station.folder / "recipes" / "two.yaml").read_bytes()
+    running.go("clear", "reset", "start")
+    wait_until(lambda: accepted(station) == 1)
+    station.write("recipes/two.yaml", before.decode().replace("threshold: 1000", "threshold: 0.01"))
+    wait_until(lambda: accepted(station) == 2)
+    for _, manifest in _records(station):
+        assert manifest.recipe_sha256 == hashlib.sha256(before).hexdigest()
+        assert manifest.threshold == 1000
+
+    wait_until(lambda: pictures(station))
+    station.sim.send("input 0 0")  # somebody takes the sheet and lays another
+    running.reach("aborted")
+    station.sim.send("input 0 1")
+    assert "the sheet was taken away while it was worked on" in running.reason()
+    *_, (_, last) = _records(station)
+    assert (last.verdict, last.complete) == ("none", False)
+    assert accepted(station) == 2
 
 
 def test_a_client_that_sends_too_much_or_nothing_disturbs_nobody(running: Running) -> None:

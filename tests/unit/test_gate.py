@@ -9,7 +9,7 @@ import pytest
 from arm_double import ArmDouble
 
 from station.config import Lines
-from station.errors import DeviceTimeout, RobotStopped, SheetAwaited
+from station.errors import DeviceError, DeviceTimeout, RobotStopped, SheetAwaited
 from station.gate import Gate
 from station.records.sheet import Verdict
 
@@ -153,3 +153,18 @@ def test_what_was_awaited_in_vain_is_told(present: bool) -> None:
     with pytest.raises(SheetAwaited) as caught:
         gate(arm)._wait_present(present, FREE)
     assert caught.value.present is present
+
+
+@pytest.mark.bad_input("089-sheet-gone-while-busy")
+def test_a_sheet_that_goes_while_it_is_worked_on_is_an_error() -> None:
+    arm = ArmDouble()
+    arm.inputs = PRESENT
+    gate(arm).begin()
+    gate(arm).check_laid()
+    arm.inputs = 0
+    with pytest.raises(DeviceError, match="input 3: the sheet was taken away while it was worked"):
+        gate(arm).check_laid()
+
+
+def test_a_manual_gate_has_no_line_to_tell_that_a_sheet_has_gone() -> None:
+    Gate(ArmDouble(), LINES, 0.1, lambda _: None).check_laid()
