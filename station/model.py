@@ -346,7 +346,10 @@ def list_models(workspace: Path) -> list[str]:
 
 def read_golden(path: Path) -> Image:
     """Read a golden image."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    try:
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    except cv2.error:  # more pixels than OpenCV takes
+        pixels = None
     if pixels is None:
         raise ModelError(f"{path}: golden image missing or unreadable")
     return np.asarray(pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1]))

@@ -221,6 +221,7 @@ def draw(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     """Write one run as a self-contained HTML page."""
     workspace = workspace_of(args)
+    check_out(args.out)
     dataset = Dataset(workspace, recipe_of(args, workspace).name)
     summary = make_report(dataset, args.run, args.truth, args.out)
     if args.json:

@@ -249,7 +249,10 @@ def _card(row: Row, folders: dict[str, Path]) -> Card:
         return Card(row, "", "", "", "no picture was recorded")
     shot = f"{capture.setup}, shot {capture.shot}, score {plain_number(capture.score)}"
     # Only the name: a record must not reach outside its folder.
-    picture = cv2.imread(str(folder / Path(capture.file).name), cv2.IMREAD_COLOR)
+    try:
+        picture = cv2.imread(str(folder / Path(capture.file).name), cv2.IMREAD_COLOR)
+    except cv2.error:  # more pixels than OpenCV takes
+        picture = None
     if picture is None:
         return Card(row, shot, "", "", f"{capture.file} cannot be read")
     small = smaller(np.asarray(picture, np.uint8))

@@ -229,7 +229,10 @@ def save_map(path: Path, anomaly_map: NDArray[np.float32]) -> FileEntry:
 
 def read_image(path: Path) -> Image:
     """Read a picture as uint8 (H, W) grey or (H, W, 3) RGB."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # more pixels than OpenCV takes
+        pixels = None
     if pixels is None:
         raise DatasetError(f"{path}: not a readable picture")
     if pixels.dtype != np.uint8:
