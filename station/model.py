@@ -213,7 +213,7 @@ class Model:
                 score, anomaly_map = self._worker.request(
                     "score", block.name, image.shape, deadline_s=self._deadline_s
                 )
-            except WorkerError as error:
+            except (WorkerError, ModelError) as error:
                 raise ModelError(f"model {self._name}: {_one_line(error)}") from error
         if not (np.isfinite(score) and np.isfinite(anomaly_map).all()):
             raise ModelError(f"model {self._name}: a score is not a finite number")
@@ -373,6 +373,6 @@ def _check_golden(model: Model, path: Path, expected: float, threshold: float | 
         raise ModelError(f"{says}: another verdict at threshold {threshold:g}")
 
 
-def _one_line(error: WorkerError) -> str:
+def _one_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"

@@ -82,7 +82,7 @@ class Scorer:
             with torch.inference_mode():
                 scores, maps = self._detector(frames)
         except (RuntimeError, torch.jit.Error) as error:
-            raise ModelError(f"the model failed: {str(error).strip().splitlines()[-1]}") from error
+            raise ModelError(f"scoring failed: {str(error).strip().splitlines()[-1]}") from error
         return float(scores[0]), maps[0].numpy()
 
 
