@@ -106,8 +106,9 @@ class LitePreset(StudentPreset):
 
 def _kind(value: Any) -> str:
     """Return the detector a preset is for; cards written before there were others do not say."""
-    found = value.get("detector", "simplenet") if isinstance(value, dict) else value.detector
-    return str(found)
+    if isinstance(value, dict):
+        return str(value.get("detector", "simplenet"))
+    return str(getattr(value, "detector", value))
 
 
 AnyPreset = Annotated[

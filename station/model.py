@@ -45,12 +45,12 @@ Sha256 = str
 class ModelInput(Strict):
     """What the network is given, and the frames it was trained on."""
 
-    width: int
-    height: int
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
     tiles: int = Field(ge=1)
     channels: Literal["grey", "color"]
-    frame_width: int
-    frame_height: int
+    frame_width: int = Field(ge=1)
+    frame_height: int = Field(ge=1)
 
 
 class Scale(Strict):
