@@ -16,6 +16,7 @@ from station.errors import ConfigError
 
 SIZE_LIMIT_BYTES = 256 << 10  # of a file a person writes; YAML of this size takes seconds to read
 DEPTH_LIMIT = 20
+READ_DEPTH_LIMIT = 100  # up to here a message also names the key
 LONGEST_INTEGER = 20  # characters; longer ones fit no field, and Python refuses thousands of digits
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -44,6 +45,17 @@ class Strict(BaseModel):
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own class attribute; scalars are read here
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        # The scanner's work grows with the square of the depth: stop long before Python would.
+        self._depth += 1
+        if self._depth > READ_DEPTH_LIMIT:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def read(path: Path, limit_bytes: int = SIZE_LIMIT_BYTES) -> str:
@@ -100,8 +112,6 @@ def _tree(text: str, path: Path, lines: dict[Location, int]) -> Any:
         raise ConfigError(f"{where}: {' '.join(str(problem).split())}") from error
     except (OverflowError, ValueError) as error:  # PyYAML lets chr() fail on "\\Uffffffff"
         raise ConfigError(f"{path}: an escape names no character") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: nested too deeply") from error
     if node is None:
         raise ConfigError(f"{path}: empty")
     if "&" in text or "*" in text:

@@ -211,7 +211,8 @@ def load_graph(
             )
     except RuntimeError as error:
         raise ModelError(f"{path}: no TorchScript file") from error
-    if found := FILE_OPERATORS.intersection(torch.jit.export_opnames(graph)):
+    operators: list[str] = torch.jit.export_opnames(graph)  # type: ignore[no-untyped-call]
+    if found := FILE_OPERATORS.intersection(operators):
         raise ModelError(f"{path}: its graph reads or writes files ({', '.join(sorted(found))})")
     return graph.eval()
 

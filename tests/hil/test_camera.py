@@ -248,7 +248,7 @@ def test_missing_picture_fails_and_recovers(feed: CameraFeed) -> None:
         assert_exact_shots(camera, feed, 3)
 
 
-@pytest.mark.bad_input("073-two-frames-for-one-trigger")
+@pytest.mark.bad_input("069-stale-frame", "073-two-frames-for-one-trigger")
 def test_picture_nobody_asked_for_is_never_returned(feed: CameraFeed) -> None:
     with opened() as camera:
         feed.show(picture(7))

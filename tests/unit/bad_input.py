@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -62,7 +62,7 @@ class Case(NamedTuple):
     command: str = "check --recipe glassfiber"
 
 
-def each(cases: Sequence[Case]) -> Any:
+def each(cases: Sequence[Case]) -> pytest.MarkDecorator:
     """Run a test once for each case; the case's number begins its id."""
     return pytest.mark.parametrize(
         "case", [pytest.param(case, id=f"{case.number:03}-{case.name}") for case in cases]

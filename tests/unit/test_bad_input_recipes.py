@@ -59,7 +59,9 @@ def same(_: Desk) -> None:
 
 
 ALIASES = "description: &a x\nretention: [*a, *a]\n"
-BOMB = "a: &a [x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in ["ab", "bc", "cd", "de"])
+BOMB = "a: &a [x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcd", "bcde", strict=True)
+)
 
 CASES = [
     Case(1, "missing", lambda desk: desk.path(RECIPE).unlink(), "no recipe 'glassfiber' in"),
@@ -78,7 +80,7 @@ CASES = [
     Case(9, "python-object", add(RECIPE, "x: !!python/name:os.system x\n"), "x: tags such as"),
     Case(10, "aliases", add(RECIPE, ALIASES), "anchors and aliases are not allowed"),
     Case(10, "alias-bomb", write(RECIPE, BOMB), f"{WHERE}:1: anchors and aliases are not allowed"),
-    Case(11, "deep-list", add(RECIPE, f"x: {'[' * 3000}"), f"{WHERE}: nested too deeply"),
+    Case(11, "deep-list", add(RECIPE, f"x: {'[' * 3000}"), ": nested too deeply"),
     Case(11, "deep-blocks", add(RECIPE, f"x: {'[' * 30}{']' * 30}"), "]: nested too deeply"),
     Case(12, "too-large", add(RECIPE, "#" * (256 << 10)), f"{WHERE}: larger than 256 KiB"),
     Case(13, "nan", threshold(".nan"), "threshold: .nan is not a finite number"),
@@ -90,7 +92,7 @@ CASES = [
     Case(13, "words", threshold("1e-3x"), "threshold: Input should be a valid number, not '1e"),
     Case(13, "null", threshold("null"), "a model is named but no threshold"),
     Case(14, "no-setups", write(RECIPE, "setups: []\n"), "setups"),
-    Case(14, "101-setups", setups(101), f"{WHERE}:6: setups: Tuple should have at most 100"),
+    Case(14, "too-many-setups", setups(101), f"{WHERE}:6: setups: Tuple should have at most 100"),
     Case(14, "setup-twice", edit(RECIPE, "left-back", "left-front"), "two setups are named"),
     Case(15, "five-numbers", edit(RECIPE, ", 0, 0]\n", ", 0]\n"), "pose: 5 numbers, not 6"),
     Case(15, "seven-numbers", edit(RECIPE, ", 0, 0]\n", ", 0, 0, 0]\n"), "pose: 7 numbers, not 6"),

@@ -80,7 +80,7 @@ def test_a_whole_number_is_taken_for_a_float() -> None:
         (GOOD + "\tflag: true\n", "a.yaml:3: found character"),
         (GOOD + "free: [\n", "a.yaml:4: "),
         (GOOD + "free: " + "[" * 40 + "]" * 40 + "\n", "a.yaml:3: free[0]"),
-        (GOOD + "free: " + "[" * 1000, "a.yaml: nested too deeply"),
+        (GOOD + "free: " + "[" * 1000, "a.yaml:3: nested too deeply"),
         (GOOD + 'free: "\\Uffffffff"\n', "a.yaml: an escape names no character"),
         (GOOD + "free: \0\n", "a.yaml: special characters are not allowed"),
         ("", "a.yaml: empty"),
