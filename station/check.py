@@ -52,6 +52,7 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
         yield from _check_input(recipe.model_input, card)
         yield from _check_frames(camera_driver(config, workspace).settings.get("pfs"), card)
     yield _check_resolution(loaded, cell, card)
+    yield _check_pictures(recipe)
     yield from _check_view(loaded.recipe, cell)
 
 
@@ -132,6 +133,25 @@ def _check_view(recipe: Recipe, cell: LoadedCell) -> Iterator[Finding]:
             f"view_width_m says {told_mm:.0f} mm, lens and working distance give {lens_mm:.0f} mm; "
             "lay a ruler under the camera",
         )
+
+
+def _check_pictures(recipe: Recipe) -> Finding:
+    """Say which pictures will be taken again."""
+    limits = recipe.picture_limits
+    if limits is None:
+        return Finding(
+            "ok",
+            "no picture_limits: dark, overexposed and blurred pictures are judged like any other; "
+            "`station snap` tells the numbers to choose them by",
+        )
+    told = []
+    if limits.darkest_mean is not None:
+        told.append(f"darker than {limits.darkest_mean:g} of 255 on average")
+    if limits.saturated_share is not None:
+        told.append(f"with more than {100 * limits.saturated_share:g} % of it saturated")
+    if limits.least_sharpness is not None:
+        told.append(f"less sharp than {limits.least_sharpness:g}")
+    return Finding("ok", f"taken again, then no verdict: a picture {', or '.join(told)}")
 
 
 def _check_resolution(loaded: LoadedRecipe, cell: LoadedCell, card: ModelCard | None) -> Finding:
