@@ -12,7 +12,7 @@ from station.config import LoadedCell
 from station.devices import Robot
 from station.errors import MoveRefused, StationError
 from station.kinematics import Joints, forward, inverse
-from station.model import ModelCard, check_files, load_card
+from station.model import ModelCard, check_files, golden_scores, load_card, start_model
 from station.motion import LineChecker
 from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot
 
@@ -51,9 +51,24 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
     if card is not None:
         yield from _check_input(recipe.model_input, card)
         yield from _check_frames(camera_driver(config, workspace).settings.get("pfs"), card)
+    if recipe.shadow_model is not None:
+        yield from _check_shadow(workspace, recipe.shadow_model, recipe.model_input)
     yield _check_resolution(loaded, cell, card)
     yield _check_pictures(recipe)
     yield from _check_view(loaded.recipe, cell)
+
+
+def check_model(workspace: Path, name: str, threshold: float | None) -> Iterator[Finding]:
+    """Load a model and score its golden images: what a start does, image by image."""
+    folder = workspace / "models" / name
+    try:
+        with start_model(workspace, folder, load_card(workspace, name)) as model:
+            for golden in golden_scores(model, folder, threshold):
+                apart = f"{abs(golden.score - golden.expected):.2g} apart"
+                told = Finding("ok", f"{golden}: {apart}, {golden.allowed:g} is allowed")
+                yield told if golden.problem is None else Finding("error", golden.problem)
+    except StationError as error:
+        yield Finding("error", str(error))
 
 
 def check_reach(robot: Robot, loaded: LoadedRecipe) -> Iterator[Finding]:
@@ -96,6 +111,17 @@ def _check_input(model_input: str, card: ModelCard) -> Iterator[Finding]:
         yield Finding(
             "error", f"model_input is {model_input}, but the model was trained on {trained}"
         )
+
+
+def _check_shadow(workspace: Path, name: str, model_input: str) -> Iterator[Finding]:
+    try:
+        card = load_card(workspace, name)
+        check_files(workspace, card)
+    except StationError as error:
+        yield Finding("error", f"shadow_model: {error}")
+        return
+    yield Finding("ok", f"shadow model {name} is there; its scores are kept, not judged by")
+    yield from _check_input(model_input, card)
 
 
 def _check_frames(pfs: str | None, card: ModelCard) -> Iterator[Finding]:

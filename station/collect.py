@@ -7,10 +7,11 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from station.devices import RobotStatus
 from station.errors import StationError
+from station.golden import Predictor
 from station.recipe import Shot
 from station.records.dataset import save_image, save_map
 from station.records.sheet import Capture, FileEntry, Frame, Image, Prediction, pixels_sha256
@@ -18,13 +19,6 @@ from station.sheet_score import ShotScore
 
 QUEUE_FRAMES = 8  # frames waiting to be saved or scored; the loop blocks when there are more
 SAVERS = 2
-
-
-class Predictor(Protocol):
-    """Anything that scores a picture."""
-
-    def predict(self, image: Image) -> Prediction:
-        """Score one picture."""
 
 
 class Taken(NamedTuple):

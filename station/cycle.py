@@ -14,7 +14,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from station.cell import Cell
-from station.collect import NOTHING, Collected, Collector, Predictor, Taken
+from station.collect import NOTHING, Collected, Collector, Taken
 from station.config import LoadedCell
 from station.errors import (
     Aborted,
@@ -24,6 +24,7 @@ from station.errors import (
     ModelError,
     StationError,
 )
+from station.golden import Predictor
 from station.image_quality import PictureCheck
 from station.recipe import LoadedRecipe, Recipe, SheetRule, Shot, travel
 from station.records.dataset import Dataset, now

@@ -214,6 +214,9 @@ class Recipe(Strict):
         default=None, gt=0, le=10, description="of sheet across one picture; consensus needs it"
     )
     threshold: float | None = None
+    shadow_model: str | None = Field(
+        default=None, pattern=MODEL_PATTERN, description="scored beside `model`, never judged by"
+    )
     smallest_defect_mm: float = Field(gt=0)
     retention: Retention | None = Field(default=None, description="without it nothing is deleted")
 

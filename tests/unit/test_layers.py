@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "sheet_score": {"recipe"},
     "records.sheet": GROUND | {"strict", "recipe", "sheet_score"},
     "image_quality": FILES,
+    "golden": FILES,
     "records.history": FILES,
     "records.dataset": FILES | {"records.history"},
     "records.storage": FILES,
@@ -49,13 +50,13 @@ ALLOWED: dict[str, set[str]] = {
     "devices": FILES | {"worker"},
     "openvino_runtime": FILES,
     "torchscript": FILES | {"openvino_runtime"},
-    "model": FILES | {"worker", "detectors"},
+    "model": FILES | {"worker", "detectors", "golden"},
     "records.session": FILES | {"records.dataset"},
     "records.label": FILES | {"records.dataset"},
     "workspace": FILES | {"records.dataset"},
     "revisions": FILES | {"records.dataset"},
     "teach": FILES | {"records.dataset", "devices"},
-    "collect": FILES | {"records.dataset", "devices"},
+    "collect": FILES | {"records.dataset", "devices", "golden"},
     "motion": FILES | {"devices"},
     "gate": FILES | {"devices"},
     "cell": FILES | {"devices", "motion", "gate"},
@@ -63,6 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "cycle": FILES
     | {
         "image_quality",
+        "golden",
         "devices",
         "records.dataset",
         "collect",
@@ -95,7 +97,15 @@ ALLOWED: dict[str, set[str]] = {
     | {"records.dataset", "records.label", "model", "intervals", "pages.report"},
     "heatmap": FILES,
     "learn": FILES
-    | {"records.dataset", "model", "torchscript", "openvino_runtime", "worker", "intervals"}
+    | {
+        "records.dataset",
+        "golden",
+        "model",
+        "torchscript",
+        "openvino_runtime",
+        "worker",
+        "intervals",
+    }
     | {"preset", "detectors", "heatmap"},
     "pages.evaluation_figures": FILES | {"model", "pages.page", "learn"},
     "pages.evaluation_report": FILES
