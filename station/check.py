@@ -52,7 +52,7 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
         yield from _check_input(recipe.model_input, card)
         yield from _check_frames(camera_driver(config, workspace).settings.get("pfs"), card)
     if recipe.shadow_model is not None:
-        yield from _check_shadow(workspace, recipe.shadow_model, recipe.model_input)
+        yield _check_shadow(workspace, recipe.shadow_model)
     yield _check_resolution(loaded, cell, card)
     yield _check_pictures(recipe)
     yield from _check_view(loaded.recipe, cell)
@@ -113,15 +113,12 @@ def _check_input(model_input: str, card: ModelCard) -> Iterator[Finding]:
         )
 
 
-def _check_shadow(workspace: Path, name: str, model_input: str) -> Iterator[Finding]:
+def _check_shadow(workspace: Path, name: str) -> Finding:
     try:
-        card = load_card(workspace, name)
-        check_files(workspace, card)
+        check_files(workspace, load_card(workspace, name))
     except StationError as error:
-        yield Finding("error", f"shadow_model: {error}")
-        return
-    yield Finding("ok", f"shadow model {name} is there; its scores are kept, not judged by")
-    yield from _check_input(model_input, card)
+        return Finding("error", f"shadow_model: {error}")
+    return Finding("ok", f"shadow model {name} is there; it is scored, never judged by")
 
 
 def _check_frames(pfs: str | None, card: ModelCard) -> Iterator[Finding]:

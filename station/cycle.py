@@ -38,6 +38,7 @@ from station.records.sheet import (
     Verdict,
     judge,
 )
+from station.shadow import Shadow
 
 DRY_RUN_SPEED_M_S = 0.05
 RETAKES = 2  # of one shot, while the arm stands still above it
@@ -67,6 +68,8 @@ class Judging(NamedTuple):
     rule: SheetRule
     runtime: RuntimeName
     precision: Precision
+    shadow: Shadow | None = None
+    """A second model, whose scores nobody waits for."""
 
 
 class Labels(NamedTuple):
@@ -141,6 +144,10 @@ def inspect(
                         inspected = inspected._replace(error=error)
             yield inspected
             _stop_if_it_cannot_go_on(inspected)
+            if judging.shadow is not None:
+                judging.shadow.offer(inspected.manifest, inspected.folder)
+        if judging.shadow is not None:
+            judging.shadow.finish(job.stop)
 
 
 def capture(

@@ -208,7 +208,8 @@ def records(rows: list[dict[str, Any]], names: list[str], *, as_json: bool) -> N
         for row in rows:
             print(json.dumps({name: row[name] for name in names}, default=str), flush=True)
         return
-    wanted = ("sheet", "setup", "shot", "recipe", "started_at", "verdict", "outcome", "score")
+    wanted = ("sheet", "setup", "shot", "recipe", "started_at", "verdict", "outcome", "score",
+              "shadow_score", "shadow_model")  # fmt: skip
     table("", [{n: _short(row[n]) for n in wanted if n in names} for row in rows])
 
 

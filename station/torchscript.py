@@ -61,11 +61,11 @@ class Scorer:
         threads: int | None,
         niceness: int,
     ) -> None:
-        os.nice(niceness)
         _limit_memory()
         wanted = Runtime(runtime, precision)
         self._detector = Detector(Path(weights), sha256, wanted, Path(cache), threads or THREADS)
         self._block: SharedMemory | None = None
+        os.nice(niceness)  # only now: somebody waits for the start
 
     def bf16(self) -> tuple[bool, float]:
         """Tell whether the processor has bf16 instructions, and how many times faster it is."""

@@ -56,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "workspace": FILES | {"records.dataset"},
     "revisions": FILES | {"records.dataset"},
     "teach": FILES | {"records.dataset", "devices"},
+    "shadow": FILES | {"golden", "records.dataset"},
     "collect": FILES | {"records.dataset", "devices", "golden"},
     "motion": FILES | {"devices"},
     "gate": FILES | {"devices"},
@@ -65,6 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     | {
         "image_quality",
         "golden",
+        "shadow",
         "devices",
         "records.dataset",
         "collect",
