@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from station import workspace as template
 from station.bench.far_ends import far_ends
@@ -22,7 +22,6 @@ from station.cell import Cell, open_devices
 from station.config import LoadedCell, load_cell
 from station.cycle import Inspected, Job, Judging
 from station.devices import Camera
-from station.devices.basler import BaslerCamera
 from station.errors import StationError
 from station.model import open_model
 from station.production import Plant, Production
@@ -32,6 +31,9 @@ from station.records.ledger import open_ledger
 from station.records.sheet import Frame
 from station.states import Command, Machine, State
 from station.workspace import software
+
+if TYPE_CHECKING:
+    from station.devices.basler import BaslerCamera
 
 ACCEPT = 0
 SHOT = 2  # of the sheet, at which a fault comes
@@ -202,9 +204,8 @@ class Bench:
 
     def entry(self, fault: Fault, times: str, journal: Path) -> Entry:
         """Have it happen, watch, and lead the station back as a person would."""
-        self._produce()
         self._plan.set(fault, times)
-        self._until(lambda: self._plan.happened is not None, f"a sheet for {fault.name!r}")
+        self._until(self._has_happened, f"sheet for {fault.name!r}")
         happened = self._plan.happened or 0.0
         count = len(self._told)
         lasting = times == "lasting"
@@ -229,6 +230,13 @@ class Bench:
             message, back_s,
         )  # fmt: skip
 
+    def _has_happened(self) -> bool:
+        """Produce until it has, also where the robot stops first, as on a busy computer."""
+        executing = self._machine.state is State.EXECUTE  # asked first: a fault ends it
+        if self._plan.happened is None and not executing:
+            self._produce()
+        return self._plan.happened is not None
+
     def missing(self) -> Entry:
         """Clear a station whose camera is not there; plug it in, and lead the station on."""
         self._abort()
@@ -236,7 +244,7 @@ class Bench:
         os.environ["PYLON_CAMEMU"] = "0"
         asked = time.monotonic()
         self._machine.command(Command.CLEAR)
-        self._until(lambda: self._machine.state in (State.ABORTED, State.STOPPED), "an answer")
+        self._reach(State.STOPPED)
         state, message, state_s = (
             self._machine.state,
             self._machine.reason,
@@ -267,10 +275,12 @@ class Bench:
             (Command.START, State.EXECUTE),
         ):
             self._machine.command(command)
-            wanted = {state, State.ABORTED}
-            self._until(lambda wanted=wanted: self._machine.state in wanted, str(state))  # type: ignore[misc]
+            self._reach(state)
             if self._machine.state is State.ABORTED:
                 raise StationError(f"{command} did not lead to {state}: {self._machine.reason}")
+
+    def _reach(self, state: State) -> None:
+        self._until(lambda: self._machine.state in (state, State.ABORTED), str(state))
 
     def _abort(self) -> None:
         if self._machine.state not in (State.ABORTING, State.ABORTED):
@@ -307,7 +317,7 @@ class Bench:
         address = str(self._cell.config.robot.settings["host"])
         with open_devices(self._cell.config, self._workspace, None) as cell:
             self._camera = Disturbed(
-                cast(BaslerCamera, cell.camera), self._plan, lambda text: send(address, text)
+                cast("BaslerCamera", cell.camera), self._plan, lambda text: send(address, text)
             )
             self._plan.next_sheet()
             yield cell._replace(camera=cast(Camera, self._camera))
@@ -346,7 +356,11 @@ def camera_fault_table(
                     tell(bench.missing())
                     continue
                 for times in FAULTS[name].times:
-                    tell(bench.entry(FAULTS[name], times, journal))
+                    entry = bench.entry(FAULTS[name], times, journal)
+                    if not entry.held and entry.message.startswith("robot"):
+                        # On a busy computer the robot's watchdog may be faster than the fault.
+                        entry = bench.entry(FAULTS[name], times, journal)
+                    tell(entry)
 
         bench.run(lead)
 
