@@ -89,8 +89,18 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {"errors", "preset", "detectors", "model", "openvino_runtime", "torchscript", "learn"}
     | {"records.sheet", "records.dataset", "recipe", "sheet_score"},
     "bench.far_ends": {"errors"},
+    "bench.camera_injection": FILES | {"devices"},
     "bench.camera_faults": FILES
-    | {"bench.far_ends", "cell", "cycle", "devices", "model", "production", "records.dataset"}
+    | {
+        "bench.camera_injection",
+        "bench.far_ends",
+        "cell",
+        "cycle",
+        "devices",
+        "model",
+        "production",
+        "records.dataset",
+    }
     | {"records.ledger", "sim", "states", "workspace"},
     "bench.faults": {"errors", "control", "workspace", "sim"},
     "bench.durability": FILES | {"records.dataset", "collect", "devices", "records.ledger"},
