@@ -12,7 +12,7 @@ from station.config import LoadedCell
 from station.devices import Robot
 from station.errors import MoveRefused, StationError
 from station.kinematics import Joints, forward, inverse
-from station.model import ModelCard, check_files, load_card
+from station.model import ModelCard, check_files, golden_scores, load_card, start_model
 from station.motion import LineChecker
 from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot
 
@@ -52,8 +52,24 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
     if card is not None:
         yield from _check_input(recipe.model_input, card)
         yield from _check_frames(camera_driver(config, workspace).settings.get("pfs"), card)
+    if recipe.shadow_model is not None:
+        yield _check_shadow(workspace, recipe.shadow_model)
     yield _check_resolution(loaded, cell, card)
+    yield _check_pictures(recipe)
     yield from _check_view(loaded.recipe, cell)
+
+
+def check_model(workspace: Path, name: str, threshold: float | None) -> Iterator[Finding]:
+    """Load a model and score its golden images: what a start does, image by image."""
+    folder = workspace / "models" / name
+    try:
+        with start_model(workspace, folder, load_card(workspace, name)) as model:
+            for golden in golden_scores(model, folder, threshold):
+                apart = f"{abs(golden.score - golden.expected):.2g} apart"
+                told = Finding("ok", f"{golden}: {apart}, {golden.allowed:g} is allowed")
+                yield told if golden.problem is None else Finding("error", golden.problem)
+    except StationError as error:
+        yield Finding("error", str(error))
 
 
 def check_reach(robot: Robot, loaded: LoadedRecipe) -> Iterator[Finding]:
@@ -113,6 +129,14 @@ def _check_input(model_input: str, card: ModelCard) -> Iterator[Finding]:
         )
 
 
+def _check_shadow(workspace: Path, name: str) -> Finding:
+    try:
+        check_files(workspace, load_card(workspace, name))
+    except StationError as error:
+        return Finding("error", f"shadow_model: {error}")
+    return Finding("ok", f"shadow model {name} is there; it is scored, never judged by")
+
+
 def _check_frames(pfs: str | None, card: ModelCard) -> Iterator[Finding]:
     """Compare the camera's frames with those the model learned from, where a .pfs tells them."""
     if pfs is None:
@@ -148,6 +172,25 @@ def _check_view(recipe: Recipe, cell: LoadedCell) -> Iterator[Finding]:
             f"view_width_m says {told_mm:.0f} mm, lens and working distance give {lens_mm:.0f} mm; "
             "lay a ruler under the camera",
         )
+
+
+def _check_pictures(recipe: Recipe) -> Finding:
+    """Say which pictures will be taken again."""
+    limits = recipe.picture_limits
+    if limits is None:
+        return Finding(
+            "ok",
+            "no picture_limits: dark, overexposed and blurred pictures are judged like any other; "
+            "`station snap` tells the numbers to choose them by",
+        )
+    told = []
+    if limits.darkest_mean is not None:
+        told.append(f"darker than {limits.darkest_mean:g} of 255 on average")
+    if limits.saturated_share is not None:
+        told.append(f"with more than {100 * limits.saturated_share:g} % of it saturated")
+    if limits.least_sharpness is not None:
+        told.append(f"less sharp than {limits.least_sharpness:g}")
+    return Finding("ok", f"taken again, then no verdict: a picture {', or '.join(told)}")
 
 
 def _check_resolution(loaded: LoadedRecipe, cell: LoadedCell, card: ModelCard | None) -> Finding:

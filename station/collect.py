@@ -7,10 +7,11 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from station.devices import RobotStatus
 from station.errors import StationError
+from station.golden import Predictor
 from station.recipe import Shot
 from station.records.dataset import save_image, save_map
 from station.records.sheet import Capture, FileEntry, Frame, Image, Prediction, pixels_sha256
@@ -20,11 +21,13 @@ QUEUE_FRAMES = 8  # frames waiting to be saved or scored; the loop blocks when t
 SAVERS = 2
 
 
-class Predictor(Protocol):
-    """Anything that scores a picture."""
+class Taken(NamedTuple):
+    """A shot as it was taken."""
 
-    def predict(self, image: Image) -> Prediction:
-        """Score one picture."""
+    status: RobotStatus
+    frame: Frame
+    retaken: tuple[str, ...] = ()
+    """What was wrong with the pictures taken before it at the same place."""
 
 
 class Collected(NamedTuple):
@@ -57,8 +60,7 @@ class _Scored(NamedTuple):
 class _Pending(NamedTuple):
     file: str
     shot: Shot
-    status: RobotStatus
-    frame: Frame
+    taken: Taken
     saved: Future[_Saved]
     scored: Future[_Scored] | None
 
@@ -81,10 +83,9 @@ class Collector:
         self._savers.shutdown()
         self._scorer.shutdown()
 
-    def submit(
-        self, folder: Path, file: str, shot: Shot, status: RobotStatus, frame: Frame
-    ) -> _Pending:
+    def submit(self, folder: Path, file: str, shot: Shot, taken: Taken) -> _Pending:
         """Queue one frame; blocks while too many are waiting."""
+        frame = taken.frame
         self._slots.acquire()
         saved = self._savers.submit(_save, folder / file, frame.image)
         saved.add_done_callback(lambda _: self._slots.release())
@@ -93,7 +94,7 @@ class Collector:
             self._slots.acquire()
             scored = self._scorer.submit(_score, self._predictor, folder / file, frame.image)
             scored.add_done_callback(lambda _: self._slots.release())
-        return _Pending(file, shot, status, frame, saved, scored)
+        return _Pending(file, shot, taken, saved, scored)
 
 
 class SheetCollection:
@@ -105,10 +106,10 @@ class SheetCollection:
         self._folder = folder
         self._pending: list[_Pending] = []
 
-    def add(self, shot: Shot, status: RobotStatus, frame: Frame) -> None:
+    def add(self, shot: Shot, taken: Taken) -> None:
         """Take over one frame."""
         file = f"{self._sheet}_{shot.setup}_{shot.number}.png"
-        self._pending.append(self._collector.submit(self._folder, file, shot, status, frame))
+        self._pending.append(self._collector.submit(self._folder, file, shot, taken))
 
     def finish(self) -> Collected:
         """Wait until every frame is on disk and scored.
@@ -182,7 +183,7 @@ def _score(predictor: Predictor, path: Path, image: Image) -> _Scored:
 def _capture(
     pending: _Pending, saved: _Saved, scored: _Scored | None, problem: str | None
 ) -> Capture:
-    frame, shot = pending.frame, pending.shot
+    (status, frame, retaken), shot = pending.taken, pending.shot
     height, width = frame.image.shape[:2]
     score = None if scored is None else scored.prediction.score
     if score is not None and not math.isfinite(score):
@@ -195,12 +196,13 @@ def _capture(
         setup=shot.setup,
         shot=shot.number,
         pose_asked=shot.pose,
-        pose=pending.status.pose,
-        joints_rad=pending.status.joints,
+        pose=status.pose,
+        joints_rad=status.joints,
         exposure_us=frame.exposure_us,
         gain_db=frame.gain_db,
         frame=frame.number,
         taken_at=frame.taken_at,
+        retaken=retaken,
         score=score,
         map_file=None if scored is None else scored.map_file,
         problem=problem,

@@ -120,6 +120,9 @@ class CellConfig(Strict):
     lines: Lines
     gate: Literal["input", "manual"] = "input"
     sheet_timeout_s: float = Field(default=600, gt=0)
+    noise_expected: bool = Field(
+        default=False, description="no two pictures of this camera are ever equal"
+    )
     disk: DiskLimits = DiskLimits()
     ledger: str | None = Field(
         default=None,

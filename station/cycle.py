@@ -14,10 +14,18 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from station.cell import Cell
-from station.collect import NOTHING, Collected, Collector, Predictor
+from station.collect import NOTHING, Collected, Collector, Taken
 from station.config import LoadedCell
-from station.devices import RobotStatus
-from station.errors import Aborted, DatasetError, IncompleteFrame, ModelError, StationError
+from station.errors import (
+    Aborted,
+    DatasetError,
+    DeviceError,
+    DeviceLost,
+    ModelError,
+    StationError,
+)
+from station.golden import Predictor
+from station.image_quality import PictureCheck
 from station.recipe import LoadedRecipe, Recipe, SheetRule, Shot, travel
 from station.records.dataset import Dataset, now
 from station.records.history import Outcome
@@ -30,8 +38,10 @@ from station.records.sheet import (
     Verdict,
     judge,
 )
+from station.shadow import Shadow
 
 DRY_RUN_SPEED_M_S = 0.05
+RETAKES = 2  # of one shot, while the arm stands still above it
 NEAR_M = 1e-3  # closer than this the arm already stands above the first setup
 
 log = structlog.get_logger()
@@ -58,6 +68,8 @@ class Judging(NamedTuple):
     rule: SheetRule
     runtime: RuntimeName
     precision: Precision
+    shadow: Shadow | None = None
+    """A second model, whose scores nobody waits for."""
 
 
 class Labels(NamedTuple):
@@ -109,6 +121,7 @@ class Run(NamedTuple):
     dataset: Dataset
     collector: Collector
     shots: list[Shot]
+    check: PictureCheck
 
 
 def inspect(
@@ -131,6 +144,10 @@ def inspect(
                         inspected = inspected._replace(error=error)
             yield inspected
             _stop_if_it_cannot_go_on(inspected)
+            if judging.shadow is not None:
+                judging.shadow.offer(inspected.manifest, inspected.folder)
+        if judging.shadow is not None:
+            judging.shadow.finish(job.stop)
 
 
 def capture(
@@ -166,7 +183,7 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
         begin_sheet(run)
         # Every sheet begins above the first setup.
         for previous, shot in pairwise([run.shots[0], *run.shots]):
-            collection.add(shot, *take_shot(shot, previous, run, spent))
+            collection.add(shot, take_shot(shot, previous, run, spent))
         collected = collection.finish()
         run.cell.gate.check_laid()  # and that the arm has not stopped since the last shot
     except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
@@ -204,7 +221,7 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
     return Inspected(manifest, target, frame_to_line_ms, None, told)
 
 
-def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> tuple[RobotStatus, Frame]:
+def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> Taken:
     """Go to the shot's pose, stand still, expose; return where the tool stood and what it saw."""
     recipe = run.job.recipe.recipe
     started = time.perf_counter()
@@ -218,17 +235,34 @@ def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> tuple[Robot
     )
     arrived = time.perf_counter()
     spent.motion_s += arrived - started
-    try:
-        frame = run.cell.camera.trigger()
-    except IncompleteFrame as error:
-        # The arm stands still, so the same picture can be taken again; once, or it is a fault.
-        log.warning("shot.retried", problem=str(error))
-        frame = run.cell.camera.trigger()
+    frame, retaken = _expose(run)
     spent.last_frame = time.perf_counter()
     spent.camera_s += spent.last_frame - arrived
     run.cell.gate.check_laid()
     log.debug("shot.taken", setup=shot.setup, shot=shot.number, frame=frame.number)
-    return status, frame
+    return Taken(status, frame, retaken)
+
+
+def _expose(run: Run) -> tuple[Frame, tuple[str, ...]]:
+    """Take a picture that is fit to be judged; return it with what was wrong with those before.
+
+    The arm stands still, so another try shows the same place; after the last one it is a fault.
+    """
+    problems: list[str] = []
+    while True:
+        try:
+            frame = run.cell.camera.trigger()
+            run.check.check(frame)
+        except DeviceLost:
+            raise
+        except DeviceError as error:
+            problems.append(error.problem)
+            if len(problems) > RETAKES:
+                error.problem += f"; {len(problems)} tries"
+                raise
+            log.warning("shot.retried", problem=str(error), tries=len(problems))
+        else:
+            return frame, tuple(problems)
 
 
 def retreat(cell: Cell, recipe: Recipe, stop: threading.Event, *, dry_run: bool) -> None:
@@ -248,7 +282,8 @@ def begin_run(cell: Cell, job: Job, dataset: Dataset, collector: Collector) -> R
     cell.motion.check_route(recipe.route(shots))
     cell.gate.reset(job.stop)
     cell.camera.configure(recipe.exposure_us, recipe.gain_db)
-    return Run(cell, job, dataset, collector, shots)
+    check = PictureCheck(recipe.picture_limits, noise_expected=job.cell.config.noise_expected)
+    return Run(cell, job, dataset, collector, shots, check)
 
 
 def begin_sheet(run: Run) -> None:
@@ -282,7 +317,7 @@ def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | 
             if run.job.stop.is_set():
                 reasons = (f"stopped before {shot.setup} shot {shot.number}",)
                 break
-            collection.add(shot, *take_shot(shot, previous, run, spent))
+            collection.add(shot, take_shot(shot, previous, run, spent))
             yield Progress(sheet, shot)
     except (StationError, KeyboardInterrupt, SystemExit) as error:
         failed = error

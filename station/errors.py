@@ -7,7 +7,10 @@ StationError                                                       exit 1
 │   ├── DeviceNotFound    nothing answers at that address or serial
 │   ├── DeviceTimeout     an answer came too late or not at all
 │   │   └── SheetAwaited      no sheet came, or none was taken away
-│   ├── IncompleteFrame   a damaged picture; the cycle retakes it once
+│   ├── DeviceLost        it was there, and answers again only once opened anew
+│   ├── IncompleteFrame   a damaged picture, or one nobody asked for
+│   ├── UnfitPicture      whole, but black, overexposed, out of focus or the
+│   │                     one before once more
 │   ├── MoveRefused       MotionGuard did not let a move begin
 │   └── RobotStopped      a safety stop or a person stopped the arm;
 │                         only a person clears it
@@ -73,8 +76,16 @@ class SheetAwaited(DeviceTimeout):
         self.present = present
 
 
+class DeviceLost(DeviceError):
+    """A device that was there went away; trying again is no use before it is opened anew."""
+
+
 class IncompleteFrame(DeviceError):
-    """The camera delivered a damaged picture."""
+    """The camera delivered a damaged picture, or one that nobody asked for."""
+
+
+class UnfitPicture(DeviceError):
+    """The camera delivered a whole picture that shows nothing fit to be judged."""
 
 
 class MoveRefused(DeviceError):

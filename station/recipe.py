@@ -129,6 +129,28 @@ class Retention(Strict):
     )
 
 
+class PictureLimits(Strict):
+    """Which pictures are taken again, and in the end judged by nobody; `station snap` measures."""
+
+    darkest_mean: float | None = Field(
+        default=None, ge=0, le=255, description="grey value; a lower mean is too dark"
+    )
+    saturated_share: float | None = Field(
+        default=None, ge=0, le=1, description="of pixels at full scale; more is overexposed"
+    )
+    least_sharpness: float | None = Field(
+        default=None,
+        ge=0,
+        description="in percent, as `station snap` tells it; less is out of focus",
+    )
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.darkest_mean is self.saturated_share is self.least_sharpness is None:
+            raise ValueError("names no limit: darkest_mean, saturated_share or least_sharpness")
+        return self
+
+
 class Shot(NamedTuple):
     """One trigger: where the tool goes, how it gets there, how the camera is set."""
 
@@ -188,6 +210,9 @@ class Recipe(Strict):
     settle_s: float = Field(ge=0, le=5)
     exposure_us: float = Field(gt=0, le=10_000_000)
     gain_db: float = Field(ge=0, le=48)
+    picture_limits: PictureLimits | None = Field(
+        default=None, description="without it every whole picture is judged"
+    )
     model: str | None = Field(default=None, pattern=MODEL_PATTERN)
     model_input: Literal["whole", "tiles"] = "whole"
     setup_score: SetupScore = Field(
@@ -198,6 +223,9 @@ class Recipe(Strict):
         default=None, gt=0, le=10, description="of sheet across one picture; consensus needs it"
     )
     threshold: float | None = None
+    shadow_model: str | None = Field(
+        default=None, pattern=MODEL_PATTERN, description="scored beside `model`, never judged by"
+    )
     smallest_defect_mm: float = Field(gt=0)
     retention: Retention | None = Field(default=None, description="without it nothing is deleted")
 

@@ -144,6 +144,21 @@ def fault(entry: dict[str, Any], *, as_json: bool) -> None:
     )
 
 
+def camera_fault(entry: dict[str, Any], *, as_json: bool) -> None:
+    """Print what one fault of the camera led to."""
+    if as_json:
+        print(json.dumps(entry), flush=True)
+        return
+    back = "      -" if entry["back_s"] is None else f"{entry['back_s']:6.2f}s"
+    print(
+        f"{'held' if entry['held'] else 'FAIL'}  camera  {entry['fault']:13}{entry['times']:9}"
+        f"sheet {entry['outcome']:7} retaken {entry['retaken']}"
+        f"  {'MOVED' if entry['moved'] else 'still'}  {entry['state']:8} {entry['state_s']:5.2f}s"
+        f"  back {back}  {entry['message']}",
+        flush=True,
+    )
+
+
 def _unsignalled(sheet: Inspected) -> list[str]:
     """Say where the lines told less than was judged, so that nobody counts on it."""
     if sheet.outcome == sheet.manifest.verdict:
@@ -179,6 +194,7 @@ def why(facts: dict[str, Any], shots: list[dict[str, Any]], problems: list[str])
             f"{shot['setup']} {shot['shot']}  score {score}  pose {pose}  off {shot['off_mm']} mm"
             f"\n  {shot['picture']}  sha256 {shot['file_sha256']}"
             + ("  thinned" if shot["thinned"] else "")
+            + "".join(f"\n  taken again: {problem}" for problem in shot["retaken"])
         )
     for event in facts["history"]:
         rest = " ".join(str(event[k]) for k in ("outcome", "who", "why") if k in event)
@@ -192,7 +208,8 @@ def records(rows: list[dict[str, Any]], names: list[str], *, as_json: bool) -> N
         for row in rows:
             print(json.dumps({name: row[name] for name in names}, default=str), flush=True)
         return
-    wanted = ("sheet", "setup", "shot", "recipe", "started_at", "verdict", "outcome", "score")
+    wanted = ("sheet", "setup", "shot", "recipe", "started_at", "verdict", "outcome", "score",
+              "shadow_score", "shadow_model")  # fmt: skip
     table("", [{n: _short(row[n]) for n in wanted if n in names} for row in rows])
 
 

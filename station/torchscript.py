@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import resource
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from station.records.sheet import Precision, RuntimeName
 THREADS = 2
 # RLIMIT_AS counts what torch only reserves; the data segment is what it really writes to.
 DATA_LIMIT_BYTES = 4 << 30
+SCORE_TOLERANCE = 1e-5  # of the map's maximum: what the order of additions may do
 # What of the graph can be called by itself, and the network's input.
 PARTS = ("network", "prepare", "finish", "height", "width", "tiles")
 # Beside the graph, in the same file, where the network is int8: OpenVINO's own form of it.
@@ -59,11 +61,13 @@ class Scorer:
         precision: Precision,
         cache: str,
         threads: int | None,
+        niceness: int,
     ) -> None:
         _limit_memory()
         wanted = Runtime(runtime, precision)
         self._detector = Detector(Path(weights), sha256, wanted, Path(cache), threads or THREADS)
         self._block: SharedMemory | None = None
+        os.nice(niceness)  # only now: somebody waits for the start
 
     def bf16(self) -> tuple[bool, float]:
         """Tell whether the processor has bf16 instructions, and how many times faster it is."""
@@ -81,9 +85,10 @@ class Scorer:
         try:
             with torch.inference_mode():
                 scores, maps = self._detector(frames)
-        except (RuntimeError, torch.jit.Error) as error:
-            raise ModelError(f"scoring failed: {str(error).strip().splitlines()[-1]}") from error
-        return float(scores[0]), maps[0].numpy()
+        except (RuntimeError, ValueError, TypeError, MemoryError, torch.jit.Error) as error:
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(f"failed: {said[-1]}") from error
+        return checked(scores, maps)
 
 
 class Detector:
@@ -226,7 +231,29 @@ def _torchscript_is_meant() -> Iterator[None]:
         yield
 
 
+def checked(scores: object, maps: object) -> tuple[float, NDArray[np.float32]]:
+    """Return score and map of one picture; refuse what breaks the contract (docs/models.md)."""
+    scores, maps = _part(scores, "score", 1), _part(maps, "map", 3)
+    score, highest = float(scores[0]), float(maps.max())
+    # Sheets are judged by maps too: a map that does not hold the score would hide a defect.
+    if abs(score - highest) > SCORE_TOLERANCE * max(1.0, abs(highest)):
+        raise ModelError(f"its score is {score:.6g}, the maximum of its map {highest:.6g}")
+    return score, maps[0].numpy()
+
+
+def _part(answer: object, what: str, dimensions: int) -> Tensor:
+    if not isinstance(answer, Tensor):
+        raise ModelError(f"answered no {what}")
+    shape = tuple(answer.shape)
+    if len(shape) != dimensions or shape[0] != 1 or 0 in shape or answer.dtype != torch.float32:
+        raise ModelError(f"answered a {what} of {answer.dtype}, shape {shape}")
+    return answer
+
+
 def _limit_memory() -> None:
+    """Bound what it may write to; where memory runs out all the same, it is the first to go."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = DATA_LIMIT_BYTES if hard == resource.RLIM_INFINITY else min(hard, DATA_LIMIT_BYTES)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

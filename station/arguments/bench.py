@@ -63,10 +63,12 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     scene.add_argument("--sheets", type=count, default=100, metavar="N")
     scene.add_argument("--seed", type=seed, default=1)
 
-    faults = of("faults", "every fault of the robot at every step of the cycle")
+    faults = of("faults", "every fault of the robot at every step of the cycle, and of the camera")
     faults.add_argument("--series", choices=("cb3", "e"), default="cb3", help="the controller's")
-    faults.add_argument("--steps", nargs="+", metavar="STEP", help="default: all")
-    faults.add_argument("--faults", nargs="+", metavar="FAULT", help="default: all")
+    faults.add_argument("--steps", nargs="+", metavar="STEP", help="of the robot's; default: all")
+    faults.add_argument(
+        "--faults", nargs="+", metavar="FAULT", help="names, or robot, camera; default: all"
+    )
     faults.add_argument("--model", default="glassfiber/1", metavar="NAME/N")
     faults.add_argument(
         "--address", type=loopback, default="127.0.0.61", help="of the simulated controller"

@@ -41,7 +41,22 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     records.add_argument("--recipe", metavar="R", help="default: every recipe")
     records.add_argument("--run", metavar="RUN", help="default: every run")
-    records.add_argument("--shots", action="store_true", help="one row per shot, not per sheet")
+    rows = records.add_mutually_exclusive_group()
+    rows.add_argument(
+        "--shots",
+        dest="kind",
+        action="store_const",
+        const="shots",
+        default="sheets",
+        help="one row per shot, not per sheet",
+    )
+    rows.add_argument(
+        "--shadow",
+        dest="kind",
+        action="store_const",
+        const="shadow",
+        help="one row per shot that a shadow model has scored, beside the score judged by",
+    )
     form = records.add_mutually_exclusive_group()
     form.add_argument("--csv", type=Path, metavar="F")
     form.add_argument("--parquet", type=Path, metavar="F")

@@ -27,6 +27,13 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     check.add_argument("--recipe", metavar="R", help="default: every recipe")
     check.add_argument(
+        "--model",
+        nargs="?",
+        const="",
+        metavar="NAME/N",
+        help="score golden images: of this model alone, or without a name of the recipes' models",
+    )
+    check.add_argument(
         "--cell",
         nargs="?",
         const="",

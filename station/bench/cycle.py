@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
@@ -20,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from station import cycle
+from station.bench.far_ends import far_ends
 from station.cell import open_cell
 from station.collect import Collector
 from station.config import load_cell
-from station.errors import ConfigError
 from station.model import open_model
 from station.recipe import LoadedRecipe
 from station.records.dataset import Dataset
@@ -65,7 +61,7 @@ def bench_cycle(
     with tempfile.TemporaryDirectory(prefix="station-bench-") as folder:
         journal = Path(folder) / "journal.jsonl"
         with (
-            _far_ends(workspace, size, recipe.name, journal) as cell_file,
+            far_ends(workspace, ADDRESS, *_options(recipe, size, journal)) as cell_file,
             open_model(workspace, model) as judge,
         ):
             cell_config = load_cell(cell_file)
@@ -121,6 +117,13 @@ def bench_cycle(
     )
 
 
+def _options(recipe: LoadedRecipe, size: tuple[int, int], journal: Path) -> list[str]:
+    return [
+        "--seed", "77", "--size", *map(str, size), "--journal", str(journal),
+        "--exposure-us", str(recipe.recipe.exposure_us), "--gain-db", str(recipe.recipe.gain_db),
+    ]  # fmt: skip
+
+
 def _bare_sheet(run: cycle.Run) -> None:
     """The same motion, triggers and lines, with scoring and saving off."""
     spent = cycle.Spent()
@@ -143,38 +146,3 @@ def _held_ms(journal: Path, started: float, ended: float) -> float:
         if event["event"] == "picture" and started <= event["t"] <= ended:
             total += event["held_ms"]
     return total
-
-
-@contextmanager
-def _far_ends(workspace: Path, size: tuple[int, int], recipe: str, journal: Path) -> Iterator[Path]:
-    """Start the simulator and take over the environment it asks for."""
-    command = [
-        sys.executable, "-m", "station", "sim", "--workspace", str(workspace),
-        "--address", ADDRESS,
-        "--speed", "1", "--seed", "77", "--size", f"{size[0]}x{size[1]}", "--recipe", recipe,
-        "--journal", str(journal),
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
-        try:
-            wanted = _exports(process)
-            before = {name: os.environ.get(name) for name in wanted}
-            os.environ.update(wanted)
-            yield Path(wanted["STATION_CELL"])
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-        finally:
-            process.terminate()
-
-
-def _exports(process: subprocess.Popen[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in process.stdout or ():
-        if line.startswith("export "):
-            name, _, value = line.removeprefix("export ").strip().partition("=")
-            found[name] = value.strip("'\"")
-        if "STATION_CELL" in found and "PYLON_CAMEMU" in found and "PYLON_CAMEMU_PFS_PATH" in found:
-            return found
-    raise ConfigError("the simulator did not start; see its message above")

@@ -19,7 +19,7 @@ import numpy as np
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from station.collect import Collector
+from station.collect import Collector, Taken
 from station.devices import RobotStatus
 from station.geometry import Pose
 from station.kinematics import Joints
@@ -90,7 +90,7 @@ def _sheet(dataset: Dataset, collector: Collector, images: list[Image], number: 
     started = time.perf_counter()
     for shot, image in enumerate(images, start=1):
         frame = Frame(image, shot, 8000.0, 0.0, now())
-        collection.add(Shot("bench", shot, PLACE, PLACE, 8000.0, 0.0), _status(), frame)
+        collection.add(Shot("bench", shot, PLACE, PLACE, 8000.0, 0.0), Taken(_status(), frame))
     collected = collection.finish()
     manifest = Manifest.model_validate(
         {

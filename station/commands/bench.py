@@ -6,11 +6,15 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from station import show
 from station.commands.common import judged_by, recipe_of, workspace_of
-from station.errors import ModelError
+from station.errors import ConfigError, ModelError
 from station.model import list_models
+
+if TYPE_CHECKING:
+    from station.bench.camera_faults import Entry as CameraEntry
 
 
 def bench(args: argparse.Namespace) -> int:
@@ -76,22 +80,34 @@ def _efficientad(args: argparse.Namespace) -> int:
 
 
 def _faults(args: argparse.Namespace) -> int:
-    """Print an entry per step and fault; exit code 1 where one did not hold."""
+    """Print an entry per fault, of the robot per step too; exit code 1 where one did not hold."""
+    from station.bench.camera_faults import NAMES, camera_fault_table
     from station.bench.faults import FAULTS, STEPS, fault_table
 
+    groups = {"robot": list(FAULTS), "camera": list(NAMES)}
+    wanted = [name for word in args.faults or groups for name in groups.get(word, [word])]
+    if wrong := [name for name in wanted if name not in FAULTS and name not in NAMES]:
+        known = ", ".join([*groups, *FAULTS, *NAMES])
+        raise ConfigError(f"--faults: no {wrong[0]!r}; there are: {known}")
+    robot, camera = ([name for name in wanted if name in of] for of in (FAULTS, NAMES))
     held = True
-    with tempfile.TemporaryDirectory(prefix="station-faults-") as folder:
-        entries = fault_table(
-            Path(folder),
-            args.series,
-            args.steps or list(STEPS),
-            args.faults or list(FAULTS),
-            args.address,
-            args.model,
-        )
-        for entry in entries:
-            held = held and entry.held
-            show.fault(entry._asdict(), as_json=args.json)
+
+    def told(entry: CameraEntry) -> None:
+        nonlocal held
+        held = held and entry.held
+        show.camera_fault(entry._asdict(), as_json=args.json)
+
+    if robot:
+        with tempfile.TemporaryDirectory(prefix="station-faults-") as folder:
+            steps = args.steps or list(STEPS)
+            for entry in fault_table(
+                Path(folder), args.series, steps, robot, args.address, args.model
+            ):
+                held = held and entry.held
+                show.fault(entry._asdict(), as_json=args.json)
+    if camera:
+        with tempfile.TemporaryDirectory(prefix="station-faults-") as folder:
+            camera_fault_table(Path(folder), camera, args.address, args.model, told)
     return 0 if held else 1
 
 

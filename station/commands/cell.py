@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from structlog.contextvars import bind_contextvars
 
@@ -28,9 +28,13 @@ from station.recipe import LoadedRecipe
 from station.records.dataset import Dataset, next_boot, save_image
 from station.records.session import CaptureSession
 from station.records.storage import Room
+from station.shadow import NICENESS, shadowing
 from station.states import Machine, Mode
 from station.systemd import keep_alive
 from station.workspace import software
+
+if TYPE_CHECKING:
+    from station.records.ledger import Ledger
 
 
 def where(args: argparse.Namespace) -> int:
@@ -105,9 +109,10 @@ def inspect(args: argparse.Namespace) -> int:
     workspace = workspace_of(args)
     recipe = recipe_of(args, workspace)
     cell = cell_of(args, workspace)
-    name, threshold = judged_by(recipe)
-    card = load_card(workspace, name)
+    card = load_card(workspace, judged_by(recipe)[0])
     _check_model_input(recipe, card.input.tiles)
+    if recipe.recipe.shadow_model is not None:
+        load_card(workspace, recipe.recipe.shadow_model)
     room = Room(workspace / "data", cell.config.disk)
     room.check_start()
     from station.records.ledger import open_ledger
@@ -125,7 +130,7 @@ def inspect(args: argparse.Namespace) -> int:
         plant = Plant(
             recipe.recipe,
             dataset,
-            open_judging=lambda: _open_judging(workspace, recipe, name, threshold),
+            open_judging=lambda: _open_judging(workspace, recipe, ledger),
             open_cell=lambda: open_devices(cell.config, workspace, _ask(cell)),
             begin_job=lambda dry: _job(workspace, recipe, cell, machine.finishing, dry_run=dry),
             show=lambda inspected: show.inspected(inspected, workspace, as_json=args.json),
@@ -144,13 +149,19 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _open_judging(
-    workspace: Path, recipe: LoadedRecipe, name: str, threshold: float
-) -> Iterator[cycle.Judging]:
-    """Open the recipe's model for as long as it judges."""
-    with open_model(workspace, name, threshold=threshold) as model:
+def _open_judging(workspace: Path, recipe: LoadedRecipe, ledger: Ledger) -> Iterator[cycle.Judging]:
+    """Open the recipe's model for as long as it judges, and its shadow."""
+    name, threshold = judged_by(recipe)
+    with contextlib.ExitStack() as stack:
+        model = stack.enter_context(open_model(workspace, name, threshold=threshold))
+        shadow = None
+        if (second := recipe.recipe.shadow_model) is not None:
+            other = stack.enter_context(open_model(workspace, second, niceness=NICENESS))
+            shadow = stack.enter_context(shadowing(other, second, other.card.sha256, ledger.shadow))
         card, rule = model.card, recipe.recipe.sheet_rule
-        yield cycle.Judging(model, name, card.sha256, threshold, rule, card.runtime, card.precision)
+        yield cycle.Judging(
+            model, name, card.sha256, threshold, rule, card.runtime, card.precision, shadow
+        )
 
 
 def _job(

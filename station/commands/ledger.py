@@ -87,8 +87,13 @@ def records(args: argparse.Namespace) -> int:
         raise ConfigError("--mark: needs --csv or --parquet; what was not written is not exported")
     with open_ledger(workspace, _cell_file(args, workspace).config.ledger) as ledger:
         found = ledger.rows(args.recipe, args.run)
-        rows = _with_shots(found, ledger) if args.shots else found
-        columns = export.columns(of_shots=args.shots)
+        rows, kind = found, args.kind
+        sheets = [row["sheet"] for row in found]
+        if kind != "sheets":
+            rows = export.of_shots(rows, ledger.shot_rows(sheets))
+        if kind == "shadow":
+            rows = export.of_shadow(rows, ledger.shadow_rows(sheets))
+        columns = export.columns(kind)
         if out is None:
             show.records(rows, [column.name for column in columns], as_json=args.json)
             return 0
@@ -164,11 +169,6 @@ def _mark(workspace: Path, ledger: Ledger, rows: list[dict[str, Any]], name: str
         Dataset(workspace, row["recipe"], ledger).note(folder, "exported", why=name)
         marked += 1
     return marked
-
-
-def _with_shots(rows: list[dict[str, Any]], ledger: Ledger) -> list[dict[str, Any]]:
-    sheets = {row["sheet"]: row for row in rows}
-    return [{**sheets[shot["sheet"]], **shot} for shot in ledger.shot_rows(list(sheets))]
 
 
 def _sheets(workspace: Path, recipes: list[str]) -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 from station import workspace as workspaces
 from station.cell import check_installation, open_robot
-from station.check import Finding, check_reach, check_recipe
+from station.check import Finding, check_model, check_reach, check_recipe
 from station.commands.common import cell_of, workspace_of
 from station.config import CellConfig
 from station.errors import ConfigError
-from station.recipe import Recipe, list_recipes, load_recipe
+from station.recipe import LoadedRecipe, Recipe, list_recipes, load_recipe
 
 
 def init(args: argparse.Namespace) -> int:
@@ -44,6 +46,10 @@ def schema(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """Validate everything without moving."""
     workspace = workspace_of(args)
+    if args.model:
+        return _tell(
+            [(args.model, finding) for finding in check_model(workspace, args.model, None)], args
+        )
     cell = cell_of(args, workspace)
     names = list_recipes(workspace) if args.recipe is None else [args.recipe]
     if not names:
@@ -59,6 +65,22 @@ def check(args: argparse.Namespace) -> int:
             check_installation(cell.config, robot.info())
             for recipe in recipes:
                 findings += [(recipe.name, finding) for finding in check_reach(robot, recipe)]
+    if args.model is not None:
+        findings += _check_models(workspace, recipes)
+    return _tell(findings, args)
+
+
+def _check_models(workspace: Path, recipes: list[LoadedRecipe]) -> Iterator[tuple[str, Finding]]:
+    """Score the golden images of every model a recipe names, at the recipe's threshold."""
+    for loaded in recipes:
+        recipe = loaded.recipe
+        for name, threshold in ((recipe.model, recipe.threshold), (recipe.shadow_model, None)):
+            if name is not None:
+                for finding in check_model(workspace, name, threshold):
+                    yield loaded.name, finding
+
+
+def _tell(findings: list[tuple[str, Finding]], args: argparse.Namespace) -> int:
     for name, finding in findings:
         if args.json:
             print(json.dumps({"recipe": name, "level": finding.level, "what": finding.what}))

@@ -26,6 +26,7 @@ from station.devices.basler_exposure import Exposure
 from station.errors import (
     ConfigError,
     DeviceError,
+    DeviceLost,
     DeviceNotFound,
     DeviceTimeout,
     IncompleteFrame,
@@ -50,7 +51,7 @@ REVERSED_CHANNELS = {
 NO_BLOCK_ID = 2**64 - 1  # what pylon answers where the transport does not number its blocks
 LAST_GIGE_BLOCK_ID = 2**16 - 1  # classic GigE counts in 16 bits and goes on with 1
 
-LOST_ADVICE = "check its power and cable, then reconnect"
+LOST_ADVICE = "check its power and cable, then start again"
 
 
 class Settings(Strict):
@@ -97,6 +98,11 @@ class BaslerCamera:
         self._asked: Exposure | None = None
         self._held = Exposure(0.0, 0.0)
         self._counts = {"triggers": 0, "frames": 0, "failed": 0, "retried": 0, "reconnected": 0}
+
+    @property
+    def nodes(self) -> Any:
+        """Pylon's own object, for what only one kind of camera has; never to be kept."""
+        return self._camera
 
     def configure(self, exposure_us: float, gain_db: float) -> None:
         """Set and read back; raises if the camera holds another value."""
@@ -304,6 +310,7 @@ class BaslerCamera:
             raise IncompleteFrame(
                 self._name,
                 f"picture of {result.Width} x {result.Height}, not {width} x {height}",
+                "look at Width, Height and offsets in its .pfs",
             )
         image: Image = result.Array
         if image.dtype != np.uint8 or image.shape[:2] != self._size:
@@ -337,9 +344,9 @@ class BaslerCamera:
 
     def _refuse_lost(self) -> None:
         if self._camera.IsCameraDeviceRemoved():
-            raise DeviceError(self._name, "was removed", LOST_ADVICE)
+            raise DeviceLost(self._name, "was removed", LOST_ADVICE)
         if not self._camera.IsPylonDeviceAttached():
-            raise DeviceError(self._name, "is not connected", LOST_ADVICE)
+            raise DeviceLost(self._name, "is not connected", LOST_ADVICE)
 
     def _translated(self, error: Exception) -> DeviceError:
         try:

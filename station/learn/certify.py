@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from station.errors import ModelError
+from station.golden import read_golden
 from station.learn.export import write_model
 from station.model import (
     SUMS,
@@ -17,7 +18,6 @@ from station.model import (
     check_files,
     load_card,
     open_model,
-    read_golden,
     start_model,
 )
 from station.records.sheet import Image, Precision, RuntimeName

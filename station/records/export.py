@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sql
 
@@ -15,12 +15,46 @@ from station.records.ledger_schema import UtcTime, sheets, shots
 Row = dict[str, Any]
 
 
-def columns(*, of_shots: bool) -> list[sql.Column[Any]]:
+Kind = Literal["sheets", "shots", "shadow"]
+
+BORROWED = ("run", "recipe", "verdict", "outcome", "model", "threshold")  # from the shot's sheet
+
+
+def columns(kind: Kind) -> list[sql.Column[Any]]:
     """Return the columns of an export; shots carry what is asked of their sheet most."""
-    if not of_shots:
+    if kind == "sheets":
         return list(sheets.columns)
-    borrowed = ("run", "recipe", "verdict", "outcome", "model", "threshold")
-    return [*shots.columns, *(sheets.columns[name] for name in borrowed)]
+    of_sheet = [sheets.columns[name] for name in BORROWED]
+    if kind == "shots":
+        return [*shots.columns, *of_sheet]
+    return [
+        *(shots.columns[name] for name in ("sheet", "setup", "shot", "score")),
+        *of_sheet,
+        sql.Column("shadow_score", sql.Float),
+        sql.Column("shadow_model", sql.String),
+        sql.Column("shadow_sha256", sql.String),
+    ]
+
+
+def of_shots(found: list[Row], of_their_shots: list[Row]) -> list[Row]:
+    """Return a row per shot, with its sheet's."""
+    by_sheet = {row["sheet"]: row for row in found}
+    return [{**by_sheet[shot["sheet"]], **shot} for shot in of_their_shots]
+
+
+def of_shadow(rows: list[Row], said: list[Row]) -> list[Row]:
+    """Return a row per shot and shadow model, beside what was judged by; `rows` are per shot."""
+    by_shot = {(row["sheet"], row["setup"], row["shot"]): row for row in rows}
+    return [
+        {
+            **by_shot[key],
+            "shadow_score": one["score"],
+            "shadow_model": one["model"],
+            "shadow_sha256": one["model_sha256"],
+        }
+        for one in said
+        if (key := (one["sheet"], one["setup"], one["shot"])) in by_shot
+    ]
 
 
 def to_csv(rows: list[Row], wanted: list[sql.Column[Any]]) -> bytes:

@@ -22,7 +22,15 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from station.errors import ConfigError, DatasetError
 from station.records.history import After
-from station.records.ledger_schema import POSE, alarms, audit, metadata, sheets, shots
+from station.records.ledger_schema import (
+    POSE,
+    alarms,
+    audit,
+    metadata,
+    shadow_scores,
+    sheets,
+    shots,
+)
 from station.records.sheet import SHEET_PATTERN, Manifest
 
 FILE = "ledger.db"
@@ -128,13 +136,19 @@ class Ledger:
 
     def shot_rows(self, wanted: Sequence[str]) -> list[Row]:
         """Return the rows of these sheets' shots."""
-        found: list[Row] = []
+        return self._of_sheets(shots, wanted)
+
+    def shadow(self, rows: Sequence[Row]) -> None:
+        """Commit what a shadow model said of one sheet's shots; said again, it is replaced."""
         with self._begin() as connection:
-            for start in range(0, len(wanted), 500):  # SQLite takes a limited number of values
-                query = sql.select(shots).where(shots.c.sheet.in_(wanted[start : start + 500]))
-                query = query.order_by(shots.c.sheet, shots.c.setup, shots.c.shot)
-                found += [dict(row) for row in connection.execute(query).mappings()]
-        return found
+            for row in rows:
+                key = [column == row[column.name] for column in shadow_scores.primary_key]
+                connection.execute(shadow_scores.delete().where(*key))
+            connection.execute(shadow_scores.insert(), list(rows))
+
+    def shadow_rows(self, wanted: Sequence[str]) -> list[Row]:
+        """Return what shadow models said of these sheets' shots."""
+        return self._of_sheets(shadow_scores, wanted)
 
     def rebuild(self, records: Sequence[tuple[Row, list[Row]]], lost: Sequence[Row]) -> None:
         """Replace the index by these rows in one step; what went is told in the audit."""
@@ -175,6 +189,16 @@ class Ledger:
         with self._begin() as connection:
             found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
         return [f"{self.name}: {text}" for text in found if text != "ok"]
+
+    def _of_sheets(self, table: sql.Table, wanted: Sequence[str]) -> list[Row]:
+        """Return a table's rows of these sheets, in order of its key."""
+        found: list[Row] = []
+        with self._begin() as connection:
+            for start in range(0, len(wanted), 500):  # SQLite takes a limited number of values
+                query = sql.select(table).where(table.c.sheet.in_(wanted[start : start + 500]))
+                query = query.order_by(*table.primary_key)
+                found += [dict(row) for row in connection.execute(query).mappings()]
+        return found
 
     @contextmanager
     def _begin(self) -> Iterator[Connection]:

@@ -76,6 +76,9 @@ class Capture(Strict):
     gain_db: float
     frame: int
     taken_at: datetime
+    retaken: tuple[str, ...] = Field(
+        default=(), description="what was wrong with the pictures taken before it, at this place"
+    )
     score: float | None = None
     map_file: str | None = None
     problem: str | None = None

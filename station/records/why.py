@@ -105,6 +105,7 @@ def _shots(manifest: Manifest, thinned: frozenset[str]) -> list[dict[str, Any]]:
             "gain_db": capture.gain_db,
             "frame": capture.frame,
             "taken_at": capture.taken_at.isoformat(),
+            "retaken": list(capture.retaken),
         }
         for capture in manifest.captures
     ]

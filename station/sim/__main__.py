@@ -95,7 +95,7 @@ async def _serve(options: SimOptions) -> None:
         )
         await ports.open()
         await listen(
-            options.address, CONTROL_PORT, FaultPort(controller, rtde, ports, journal).serve
+            options.address, CONTROL_PORT, FaultPort(controller, rtde, ports, feed, journal).serve
         )
         try:
             station_cell = _station_cell(cell, options.address, feed.root)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from station.errors import ConfigError
 from station.sim.arm import Safety
 from station.sim.controller import Controller
+from station.sim.feed import DISTURBANCES, Feed
 from station.sim.journal import Journal
 from station.sim.ports import CONTROL_PORT, Ports
 from station.sim.rtde import Server
@@ -26,6 +27,7 @@ TAKES = {
     "slider": "one number from 0 to 1",
     "jog": "X Y Z in metres, at most 1, while no program runs",
     "input": "a line from 0 to 17 and 0 or 1",
+    "picture": f"one of {', '.join(DISTURBANCES)}",
 }
 
 
@@ -33,11 +35,12 @@ class FaultPort:
     """Carries out one command per line; the station itself never connects here."""
 
     def __init__(
-        self, controller: Controller, rtde: Server, ports: Ports, journal: Journal
+        self, controller: Controller, rtde: Server, ports: Ports, feed: Feed, journal: Journal
     ) -> None:
         self._controller = controller
         self._rtde = rtde
         self._ports = ports
+        self._feed = feed
         self._journal = journal
         self._commands: dict[str, Callable[[], object]] = {
             "reset": lambda: controller.reset(time.monotonic()),
@@ -101,6 +104,11 @@ class FaultPort:
             if line not in range(18) or value not in (0, 1):
                 raise ValueError
             controller.set_input(line, bool(value))
+        elif name == "picture":
+            (disturbance,) = arguments
+            if disturbance not in DISTURBANCES:
+                raise ValueError
+            self._feed.disturb(disturbance)
         elif name in ("local", "remote"):
             controller.remote = name == "remote"
         else:

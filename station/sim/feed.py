@@ -25,6 +25,13 @@ SAME_RAD = 1e-5
 EMULATOR_LIMIT_PX = 4096  # larger pictures need WidthMax and HeightMax raised first
 
 
+# What may be wrong with the camera's pictures, beside nothing ("seen").
+DISTURBANCES = (
+    "seen", "dark", "overexposed", "blurred", "cropped", "damaged", "repeated",
+)  # fmt: skip
+BLUR_SIGMA_PX = 6.0
+
+
 class Feed:
     """The folders the emulator reads: pictures in one, its own settings file in the other.
 
@@ -42,7 +49,12 @@ class Feed:
         self._pictures.mkdir()
         self.settings.mkdir()
         width, height = size
-        self._write(np.zeros((height, width, 3) if color else (height, width), np.uint8))
+        self._disturbance = "seen"
+        self._shown: NDArray[np.uint8] = np.zeros(
+            (height, width, 3) if color else (height, width), np.uint8
+        )
+        self._prepared = self._before = self._repeated = self._shown
+        self._write(self._shown, "next.bmp")
         self.publish()
         (self._pictures / "b.bmp").symlink_to("a.bmp")
         (self.settings / f"CamEmu_{SERIAL}.pfs").write_text(self._nodes(width, height, color))
@@ -60,17 +72,38 @@ class Feed:
 
     def prepare(self, image: NDArray[np.uint8]) -> None:
         """Write a picture beside the folder; the emulator does not see it yet."""
-        self._write(image)
+        self._write(image, "next.bmp")
+        self._prepared = image
 
     def publish(self) -> None:
         """Show the prepared picture from the next trigger on."""
-        (self.root / "next.bmp").replace(self._pictures / "a.bmp")
+        self._before, self._shown = self._shown, self._prepared
+        if self._disturbance == "seen":
+            (self.root / "next.bmp").replace(self._pictures / "a.bmp")
+        else:
+            self._show_disturbed()
 
-    def _write(self, image: NDArray[np.uint8]) -> None:
+    def disturb(self, disturbance: str) -> None:
+        """Show this picture and all later ones with something wrong, until told "seen"."""
+        if disturbance == "repeated" != self._disturbance:
+            self._repeated = self._before
+        self._disturbance = disturbance
+        self._show_disturbed()
+
+    def _show_disturbed(self) -> None:
+        if self._disturbance == "repeated":
+            self._write(self._repeated, "fault.bmp")
+        elif self._disturbance == "damaged":
+            (self.root / "fault.bmp").write_bytes(b"BM")
+        else:
+            self._write(_disturbed(self._shown, self._disturbance), "fault.bmp")
+        (self.root / "fault.bmp").replace(self._pictures / "a.bmp")
+
+    def _write(self, image: NDArray[np.uint8], name: str) -> None:
         if image.ndim == 3:
             image = np.ascontiguousarray(image[..., ::-1])  # OpenCV writes BGR
         # The emulator must never list a half-written file, so this one lies outside its folder.
-        (self.root / "next.bmp").write_bytes(cv2.imencode(".bmp", image)[1].tobytes())
+        (self.root / name).write_bytes(cv2.imencode(".bmp", image)[1].tobytes())
 
     def _nodes(self, width: int, height: int, color: bool) -> str:
         nodes: list[tuple[str, object]] = [("PixelFormat", "RGB8Packed" if color else "Mono8")]
@@ -209,6 +242,18 @@ class Camera:
             }
             _record(self._truth, digest, facts, picture.mask)
         return Drawn(tool, sheet, picture, digest, round(1e3 * (time.perf_counter() - started), 1))
+
+
+def _disturbed(image: NDArray[np.uint8], disturbance: str) -> NDArray[np.uint8]:
+    if disturbance == "dark":
+        return image // 32
+    if disturbance == "overexposed":
+        return np.full_like(image, 255)
+    if disturbance == "blurred":
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), BLUR_SIGMA_PX), np.uint8)
+    if disturbance == "cropped":
+        return image[: image.shape[0] // 2]
+    return image
 
 
 def _same(a: Pose, b: Pose) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from camera_feed import CameraFeed, write_pfs
 from numpy.typing import NDArray
-from pypylon import genicam
+from pypylon import genicam, pylon
 
 from station.devices import basler, basler_exposure
 from station.errors import (
@@ -252,8 +252,11 @@ def test_missing_picture_fails_and_recovers(feed: CameraFeed) -> None:
 def test_picture_nobody_asked_for_is_never_returned(feed: CameraFeed) -> None:
     with opened() as camera:
         feed.show(picture(7))
-        camera._camera.ExecuteSoftwareTrigger()
         deadline = time.monotonic() + 10
+        while not camera._camera.WaitForFrameTriggerReady(0, pylon.TimeoutHandling_Return):
+            assert time.monotonic() < deadline  # a trigger that comes too early is lost
+            time.sleep(0.005)
+        camera._camera.ExecuteSoftwareTrigger()
         while camera._camera.NumReadyBuffers.Value == 0:
             assert time.monotonic() < deadline
             time.sleep(0.005)

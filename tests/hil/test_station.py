@@ -438,6 +438,20 @@ def test_a_verdict_is_recorded_before_its_line_rises(
     assert inspection.station.sim.send("state")["outputs"] & 7 == 0
 
 
+def test_a_shadow_model_is_scored_and_changes_nothing(inspection: Inspection) -> None:
+    inspection.judge_by("toy/1", 0.9)
+    station = inspection.station
+    station.write(
+        "recipes/two.yaml", f"{RECIPE}model: toy/1\nthreshold: 0.9\nshadow_model: toy/1\n"
+    )
+    ended = station.run("inspect --recipe two --sheets 2 --json")
+    assert ended.code == 0, ended.err
+    assert [row["verdict"] for row in ended.rows()] == ["accept"] * 2
+    rows = station.run("records --recipe two --shadow --json").rows()
+    assert rows
+    assert all(row["shadow_score"] == row["score"] for row in rows), "the same pixels"
+
+
 @pytest.mark.bad_input("061-nan-at-run")
 def test_a_model_that_fails_rejects_the_sheet_and_ends_the_run(inspection: Inspection) -> None:
     inspection.judge_by("broken/1", 0.9)

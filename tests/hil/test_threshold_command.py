@@ -25,7 +25,7 @@ SETUPS = ("left-front", "left-back", "right-back", "right-front")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    toy_models.write(folder, "toy", answers_nan=False)
+    toy_models.write(folder, "toy")
     return folder
 
 

@@ -1,6 +1,7 @@
 """Models whose scores a test can foretell: `python toy_models.py WORKSPACE`.
 
-toy/1 scores a picture by its mean grey, 0 to 1; broken/1 answers NaN to all but its golden image.
+toy/1 scores a picture by its mean grey, 0 to 1; the others of KINDS do so for their golden image
+alone, which is black, and misbehave on any other.
 """
 
 from __future__ import annotations
@@ -18,26 +19,42 @@ import yaml
 
 from station.preset import DEFAULT
 
+KINDS = ("toy", "broken", "blind", "shapeless", "hidden", "greedy", "hanging")
+
 
 class Toy(torch.nn.Module):
-    def __init__(self, answers_nan: bool) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
-        self.answers_nan = answers_nan
+        self.kind = kind
 
     def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        scores = frames.to(torch.float32).mean(dim=(1, 2, 3)) / 255
-        if self.answers_nan:
-            scores = torch.where(scores > 0, scores * float("nan"), scores)
-        return scores, scores[:, None, None].repeat(1, 4, 4)
+        frames = frames.to(torch.float32)
+        scores = frames.mean(dim=(1, 2, 3)) / 255
+        tiles = torch.nn.functional.adaptive_avg_pool2d(frames, 4)[:, 0] / 255
+        maps = tiles - tiles.amax(dim=(1, 2), keepdim=True) + scores[:, None, None]
+        if bool(scores.sum() > 0):
+            if self.kind == "broken":
+                return scores * float("nan"), maps
+            if self.kind == "blind":
+                return scores * 0, maps * 0
+            if self.kind == "shapeless":
+                return scores, maps.mean(dim=1)
+            if self.kind == "hidden":
+                return scores, maps * 0
+            if self.kind == "greedy":
+                maps = maps + torch.ones(6, 1 << 30).sum()
+            while self.kind == "hanging":
+                scores = scores + 0
+        return scores, maps
 
 
-def write(workspace: Path, name: str, answers_nan: bool) -> None:
+def write(workspace: Path, name: str) -> None:
     folder = workspace / "models" / name / "1"
     folder.mkdir(parents=True)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(Toy(answers_nan)), buffer)
+        torch.jit.save(torch.jit.script(Toy(name)), buffer)
     (folder / "weights.pt").write_bytes(buffer.getvalue())
     black = cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1].tobytes()
     (folder / "golden.png").write_bytes(black)
@@ -84,5 +101,5 @@ def write(workspace: Path, name: str, answers_nan: bool) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), "toy", False)
-    write(Path(sys.argv[1]), "broken", True)
+    for name in KINDS[:2]:
+        write(Path(sys.argv[1]), name)

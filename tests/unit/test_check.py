@@ -175,6 +175,18 @@ def test_a_first_setup_out_of_reach_is_an_error(desk: Desk) -> None:
     assert desk.errors() == ["setup left-front: out of the arm's reach"]
 
 
+def test_picture_limits_are_explained(desk: Desk) -> None:
+    (finding,) = [f for f in desk.findings() if "picture" in f.what and "limits" in f.what]
+    assert "`station snap` tells the numbers" in finding.what
+    limits = "gain_db: 0\npicture_limits: {darkest_mean: 20, saturated_share: 0.02}"
+    desk.edit("recipes/glassfiber.yaml", "gain_db: 0", limits)
+    (finding,) = [f for f in desk.findings() if f.what.startswith("taken again")]
+    assert "darker than 20 of 255 on average, or with more than 2 % of it saturated" in finding.what
+    desk.edit("recipes/glassfiber.yaml", "{darkest_mean: 20, saturated_share: 0.02}", "{}")
+    with pytest.raises(ConfigError, match="picture_limits: names no limit"):
+        desk.findings()
+
+
 def test_a_view_width_unlike_the_lens_is_told(desk: Desk) -> None:
     assert not [f for f in desk.findings() if "view_width_m" in f.what]
     desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.134", "view_width_m: 0.20")

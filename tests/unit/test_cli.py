@@ -250,3 +250,10 @@ def test_a_schema_folder_that_is_a_file_ends_with_one_line(
     (workspace / "file").write_text("")
     assert main(["schema", str(workspace / "file")]) == 2
     assert len(said(capsys)[1]) == 1
+
+
+def test_a_fault_nobody_knows_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "faults", "--faults", "dark", "eclipse"]) == 2
+    (problem,) = said(capsys)[1]
+    assert "no 'eclipse'; there are: robot, camera, protective stop" in problem
+    assert problem.endswith("out of focus, repeated")

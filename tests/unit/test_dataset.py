@@ -15,7 +15,7 @@ from collected import frame, shot, status
 from numpy.typing import NDArray
 from sheets import manifest, picture
 
-from station.collect import QUEUE_FRAMES, Collector
+from station.collect import QUEUE_FRAMES, Collector, Taken
 from station.errors import DatasetError, ModelError
 from station.records.dataset import (
     Dataset,
@@ -267,7 +267,7 @@ def test_the_queue_blocks_rather_than_drops(tmp_path: Path) -> None:
 
     def fill() -> None:
         for number in range(1, count + 1):
-            sheet.add(shot(number), status(), frame(number))
+            sheet.add(shot(number), Taken(status(), frame(number)))
 
     thread = threading.Thread(target=fill)
     thread.start()
@@ -288,7 +288,7 @@ def test_a_shot_that_could_not_be_scored_is_kept_without_a_score(
     collector = Collector(Scorer())
     sheet = collector.sheet("s", tmp_path)
     for number, value in ((1, 7), (2, first_pixel)):
-        sheet.add(shot(number), status(), frame(value))
+        sheet.add(shot(number), Taken(status(), frame(value)))
     collected = sheet.finish()
     collector.close()
     assert [s.score for s in collected.shots] == [7.0, None]
@@ -301,7 +301,7 @@ def test_a_shot_that_could_not_be_saved_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "s_left_2.png").mkdir()
     sheet = collector.sheet("s", tmp_path)
     for number in (1, 2):
-        sheet.add(shot(number), status(), frame(number))
+        sheet.add(shot(number), Taken(status(), frame(number)))
     collected = sheet.finish()
     collector.close()
     assert [capture.shot for capture in collected.captures] == [1]

@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "sheet_score": {"recipe"},
     "records.sheet": GROUND | {"strict", "recipe", "sheet_score"},
     "image_quality": FILES,
+    "golden": FILES,
     "records.history": FILES,
     "records.dataset": FILES | {"records.history"},
     "records.storage": FILES,
@@ -49,19 +50,31 @@ ALLOWED: dict[str, set[str]] = {
     "devices": FILES | {"worker"},
     "openvino_runtime": FILES,
     "torchscript": FILES | {"openvino_runtime"},
-    "model": FILES | {"worker", "detectors"},
+    "model": FILES | {"worker", "detectors", "golden"},
     "records.session": FILES | {"records.dataset"},
     "records.label": FILES | {"records.dataset"},
     "workspace": FILES | {"records.dataset"},
     "revisions": FILES | {"records.dataset"},
     "teach": FILES | {"records.dataset", "devices"},
-    "collect": FILES | {"records.dataset", "devices"},
+    "shadow": FILES | {"golden", "records.dataset"},
+    "collect": FILES | {"records.dataset", "devices", "golden"},
     "motion": FILES | {"devices"},
     "gate": FILES | {"devices"},
     "cell": FILES | {"devices", "motion", "gate"},
     "check": FILES | {"devices", "motion", "cell", "model"},
     "cycle": FILES
-    | {"devices", "records.dataset", "collect", "motion", "gate", "cell", "records.history"},
+    | {
+        "image_quality",
+        "golden",
+        "shadow",
+        "devices",
+        "records.dataset",
+        "collect",
+        "motion",
+        "gate",
+        "cell",
+        "records.history",
+    },
     "control": {"errors", "states", "strict"},
     "systemd": set(),
     "production": FILES | {"records.dataset", "motion", "gate", "cell", "cycle", "states"},
@@ -70,9 +83,25 @@ ALLOWED: dict[str, set[str]] = {
     "intervals": set(),
     "pages.page": FILES | {"records.dataset"},
     "pages.report": FILES | {"records.dataset", "intervals", "heatmap", "pages.page"},
-    "bench.cycle": FILES | {"records.dataset", "model", "collect", "cell", "cycle", "devices"},
+    "bench.cycle": FILES
+    | {"records.dataset", "model", "collect", "cell", "cycle", "devices"}
+    | {"bench.far_ends"},
     "bench": {"errors", "preset", "detectors", "model", "openvino_runtime", "torchscript", "learn"}
     | {"records.sheet", "records.dataset", "recipe", "sheet_score"},
+    "bench.far_ends": {"errors"},
+    "bench.camera_injection": FILES | {"devices"},
+    "bench.camera_faults": FILES
+    | {
+        "bench.camera_injection",
+        "bench.far_ends",
+        "cell",
+        "cycle",
+        "devices",
+        "model",
+        "production",
+        "records.dataset",
+    }
+    | {"records.ledger", "sim", "states", "workspace"},
     "bench.faults": {"errors", "control", "workspace", "sim"},
     "bench.durability": FILES | {"records.dataset", "collect", "devices", "records.ledger"},
     "arguments": set(),
@@ -80,7 +109,15 @@ ALLOWED: dict[str, set[str]] = {
     | {"records.dataset", "records.label", "model", "intervals", "pages.report"},
     "heatmap": FILES,
     "learn": FILES
-    | {"records.dataset", "model", "torchscript", "openvino_runtime", "worker", "intervals"}
+    | {
+        "records.dataset",
+        "golden",
+        "model",
+        "torchscript",
+        "openvino_runtime",
+        "worker",
+        "intervals",
+    }
     | {"preset", "detectors", "heatmap"},
     "pages.evaluation_figures": FILES | {"model", "pages.page", "learn"},
     "pages.evaluation_report": FILES
@@ -176,7 +213,7 @@ def test_only_the_command_line_imports_the_simulator() -> None:
     assert found <= {
         "commands/simulate.py",
         "commands/bench.py",
-        "bench/cycle.py",
+        "bench/camera_faults.py",
         "bench/faults.py",
     }
 
