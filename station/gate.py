@@ -3,6 +3,9 @@
 part-present (in)  a sheet lies on the table
 busy (out)         the station works on it; the arm moves only while this is high
 accept, reject     the verdict, from recorded until part-present falls; both low is none
+
+run/sheet          exists from busy's rise until part-present was seen low: a sheet that was begun
+                   and never seen to leave is not taken for a new one, whatever ended in between
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from station.config import Lines
 from station.devices import Robot
-from station.errors import SheetAwaited
+from station.errors import DatasetError, SheetAwaited
 from station.records.sheet import Verdict
 
 POLL_S = 0.02
@@ -28,23 +32,25 @@ class Gate:
         robot: Robot,
         lines: Lines,
         timeout_s: float,
+        memory: Path,
         ask: Callable[[threading.Event], None] | None = None,
     ) -> None:
         self._robot = robot
         self._lines = lines
         self._timeout_s = timeout_s
+        self._memory = memory
         self._ask = ask
 
     def reset(self, stop: threading.Event) -> None:
         """Lower every line before the first sheet.
 
-        A line still high tells of a sheet that an earlier run began or judged: it has to go first.
+        A sheet that an earlier run began or judged has to go first.
         """
         outputs = self._robot.status().outputs
         lines = (self._lines.busy, self._lines.accept, self._lines.reject)
-        seen_before = any(outputs >> line & 1 for line in lines)
+        begun = any(outputs >> line & 1 for line in lines) or self._memory.exists()
         self._clear()
-        if seen_before and self._ask is None:
+        if begun and self._ask is None:
             self._wait_present(False, stop)
 
     def wait_for_sheet(self, stop: threading.Event) -> bool:
@@ -58,10 +64,15 @@ class Gate:
         """Tell whether a sheet lies there; raises where the robot has stopped."""
         status = self._robot.status()
         status.check_ready(self._robot.device)
-        return bool(status.inputs >> self._lines.part_present & 1)
+        present = bool(status.inputs >> self._lines.part_present & 1)
+        if not present:
+            self._memory.unlink(missing_ok=True)
+        return present
 
     def begin(self) -> None:
         """Say that the sheet is being worked on."""
+        if self._ask is None:
+            self._remember()
         self._set(accept=False, reject=False, busy=True)
 
     def sort(self, verdict: Verdict) -> None:
@@ -74,6 +85,12 @@ class Gate:
         if self._ask is None:
             self._wait_present(False, threading.Event())
             self._clear()
+
+    def _remember(self) -> None:
+        try:
+            self._memory.touch()
+        except OSError as error:
+            raise DatasetError(f"{self._memory}: {error.strerror}") from error
 
     def _clear(self) -> None:
         self._set(accept=False, reject=False, busy=False)
@@ -93,7 +110,7 @@ class Gate:
                 raise SheetAwaited(
                     f"part-present input {self._lines.part_present}",
                     f"no sheet {state} within {self._timeout_s:g} s",
-                    "check the feeder and the sensor",
+                    "check the feeder and the sensor" if wanted else "take the sheet away by hand",
                     present=wanted,
                 )
             time.sleep(POLL_S)

@@ -112,6 +112,7 @@ class Bench:
     """A production whose devices are doubles; `run` leads it from a thread beside it."""
 
     def __init__(self, folder: Path, timeout_s: float = 5.0) -> None:
+        self.folder = folder
         (folder / "recipes").mkdir()
         (folder / "recipes" / "two.yaml").write_text(RECIPE)
         self.recipe: LoadedRecipe = load_recipe(folder, "two")
@@ -150,7 +151,7 @@ class Bench:
             raise RobotStopped("robot", f"is in {self.arm.safety}", "clear it")
         self.opened += 1
         motion = MotionGuard(self.arm, limits(), TCP)
-        gate = Gate(self.arm, self.cell.config.lines, self.timeout_s)
+        gate = Gate(self.arm, self.cell.config.lines, self.timeout_s, self.folder / "sheet")
         yield Cell(motion, self.camera, gate)
 
     def begin_job(self, dry_run: bool) -> Job:
