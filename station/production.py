@@ -54,7 +54,7 @@ class Plant(NamedTuple):
     open_cell: Callable[[], AbstractContextManager[Cell]]
     begin_job: Callable[[bool], Job]
     show: Callable[[Inspected], None]
-    blocked: Callable[[], str | None] = lambda: None
+    blocked: Callable[[], StationError | None] = lambda: None
     """An outside cause not to begin the next sheet, e.g. a disk that is nearly full."""
 
 
@@ -175,8 +175,8 @@ class Production:
                     if (reason := self._plant.blocked()) is None:
                         continue
                     if self._sheets is not None:
-                        raise DatasetError(reason)
-                    self._command(Command.SUSPEND, reason)
+                        raise reason
+                    self._command(Command.SUSPEND, str(reason))
             self._number = self._told  # the next number was taken for a sheet that has not come
         except SheetAwaited as error:
             if self._sheets is not None:
@@ -206,11 +206,11 @@ class Production:
             self._number += 1
             yield self._number
 
-    def _cause(self, cell: Cell) -> str | None:
+    def _cause(self, cell: Cell) -> StationError | None:
         """Return what still keeps the station suspended."""
         awaited = self._awaited
         if awaited is not None and cell.gate.present() != awaited.present:
-            return str(awaited)
+            return awaited
         self._awaited = None
         return self._plant.blocked()
 

@@ -70,7 +70,7 @@ def test_every_frame_is_the_picture_the_journal_names(opened: tuple[Simulator, C
 
 
 @pytest.mark.timeout(400)
-def test_memory_descriptors_and_threads_stay_flat_over_fifty_sheets(
+def test_memorydescriptors_and_threads_stay_flat_over_fifty_sheets(
     simulator: Callable[..., Simulator],
     tmp_path: Path,
     models: Path,  # noqa: F811
@@ -90,8 +90,8 @@ def test_memory_descriptors_and_threads_stay_flat_over_fifty_sheets(
         env={**os.environ, **sim.env, "STATION_CELL": str(station.cell)},
     ) as process:
         for _ in process.stdout or ():
-            resident.append(_resident_mb(process.pid))
-            counts.append(_descriptors_and_threads(process.pid))
+            resident.append(resident_mb(process.pid))
+            counts.append(descriptors_and_threads(process.pid))
     assert process.returncode == 0
     assert len(resident) == SHEETS
     warm = resident[WARM:-1]  # the last line may find the process already leaving
@@ -99,14 +99,14 @@ def test_memory_descriptors_and_threads_stay_flat_over_fifty_sheets(
     assert len(set(counts[WARM:-1])) == 1, counts
 
 
-def _resident_mb(pid: int) -> float:
+def resident_mb(pid: int) -> float:
     """Sum a process and its children: the robot's and the model's."""
     family = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
     pages = sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in family)
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _descriptors_and_threads(pid: int) -> tuple[int, int]:
+def descriptors_and_threads(pid: int) -> tuple[int, int]:
     return len(list(Path(f"/proc/{pid}/fd").iterdir())), len(
         list(Path(f"/proc/{pid}/task").iterdir())
     )

@@ -43,7 +43,9 @@ def stopped() -> threading.Event:
 @pytest.mark.parametrize(
     ("verdict", "line"), [(Verdict.ACCEPT, ACCEPT), (Verdict.REJECT, REJECT), (Verdict.NONE, 0)]
 )
-def test_a_verdict_raises_its_own_line_and_no_other(gate: Gates, verdict: Verdict, line: int) -> None:
+def test_a_verdict_raises_its_own_line_and_no_other(
+    gate: Gates, verdict: Verdict, line: int
+) -> None:
     arm = ArmDouble()
     gate(arm).begin()
     gate(arm).sort(verdict)
@@ -51,7 +53,9 @@ def test_a_verdict_raises_its_own_line_and_no_other(gate: Gates, verdict: Verdic
 
 
 @pytest.mark.parametrize("verdicts", list(itertools.product(Verdict, repeat=3)))
-def test_accept_and_reject_are_never_high_together(gate: Gates, verdicts: tuple[Verdict, ...]) -> None:
+def test_accept_and_reject_are_never_high_together(
+    gate: Gates, verdicts: tuple[Verdict, ...]
+) -> None:
     arm = ArmDouble()
     for verdict in verdicts:
         gate(arm).sort(verdict)

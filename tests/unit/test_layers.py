@@ -62,10 +62,20 @@ ALLOWED: dict[str, set[str]] = {
     "check": FILES | {"devices", "motion", "cell", "model"},
     "cycle": FILES
     | {"devices", "records.dataset", "collect", "motion", "gate", "cell", "records.history"},
+    "reference": FILES | {"records.dataset"},
+    "present": FILES | {"records.dataset", "cell", "collect", "cycle"},
+    "repeatability": FILES | {"intervals"},
     "control": {"errors", "states", "strict"},
     "systemd": set(),
     "production": FILES | {"records.dataset", "motion", "gate", "cell", "cycle", "states"},
-    "show": FILES | {"records.dataset", "cycle", "learn"},  # only to annotate; nothing is loaded
+    "show": FILES
+    | {
+        "records.dataset",
+        "cycle",
+        "learn",
+        "reference",
+        "repeatability",
+    },  # only to annotate; nothing is loaded
     "__main__": {"cli"},
     "intervals": set(),
     "pages.page": FILES | {"records.dataset"},

@@ -126,7 +126,7 @@ class Bench:
         self.models = 0
         self.runs = 0
         self.told: list[Manifest] = []
-        self.blocked: str | None = None
+        self.blocked: StationError | None = None
         self.timeout_s = timeout_s
         self.dataset = Dataset(folder, "two")
         plant = Plant(
@@ -357,7 +357,7 @@ def test_no_sheet_suspends_and_the_next_one_resumes(tmp_path: Path) -> None:
 def test_an_outside_cause_suspends_after_the_sheet(bench: Bench) -> None:
     def lead() -> None:
         bench.produce()
-        bench.blocked = "the disk is nearly full"
+        bench.blocked = DatasetError("the disk is nearly full")
         bench.reach(State.SUSPENDED)
         assert bench.machine.reason == "the disk is nearly full"
         count = len(bench.told)
