@@ -22,6 +22,7 @@ from station.records.sheet import Verdict
 
 POLL_S = 0.02
 OUTPUT_S = 1.0
+PULSE_S = 0.2  # longer than a PLC's cycle
 
 
 class Gate:
@@ -44,13 +45,18 @@ class Gate:
     def reset(self, stop: threading.Event) -> None:
         """Lower every line before the first sheet.
 
-        A sheet that an earlier run began or judged has to go first.
+        A sheet that an earlier run began or judged has to go first: the line sees busy fall with
+        both verdict lines low, which is none.
         """
         outputs = self._robot.status().outputs
         lines = (self._lines.busy, self._lines.accept, self._lines.reject)
-        begun = any(outputs >> line & 1 for line in lines) or self._memory.exists()
+        told = any(outputs >> line & 1 for line in lines)
+        begun = self._ask is None and (told or self._memory.exists()) and self.present()
+        if begun and not told:
+            self.begin()  # the line takes a sheet when busy falls, and may be waiting for that
+            time.sleep(PULSE_S)
         self._clear()
-        if begun and self._ask is None:
+        if begun:
             self._wait_present(False, stop)
 
     def wait_for_sheet(self, stop: threading.Event) -> bool:

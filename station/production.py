@@ -12,6 +12,7 @@ Nothing leads from a fault to Execute but a person's clear, reset and start.
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
@@ -149,6 +150,8 @@ class Production:
 
     def _open(self) -> None:
         self._error = None
+        # Its traceback held the devices that are closed, in a cycle: their descriptors go with it.
+        gc.collect()
         if self._judging is None:
             self._judging = self._judging_open.enter_context(self._plant.open_judging())
         self._cell = self._cell_open.enter_context(self._plant.open_cell())

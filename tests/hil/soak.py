@@ -41,7 +41,7 @@ REACH_S = 60.0
 TRIES = 4  # of a person's clear, reset and start
 ALONE = "stopped by itself"  # busy with other work, a computer misses the robot's watchdog
 MEMORY_MB = 30.0
-SETTLED = 10  # sheets after a start until memory is what it will be
+SETTLED = 3
 AWAY_S = 5  # until a sheet that stays is told
 
 

@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "records.label": FILES | {"records.dataset"},
     "workspace": FILES | {"records.dataset"},
     "revisions": FILES | {"records.dataset"},
+    "doctor": FILES | {"records.dataset", "records.storage"},
     "teach": FILES | {"records.dataset", "devices"},
     "collect": FILES | {"records.dataset", "devices"},
     "motion": FILES | {"devices"},
