@@ -6,6 +6,7 @@ A command's module is imported when it runs, so that `station report` needs neit
 from __future__ import annotations
 
 import importlib
+import io
 import keyword
 import os
 import sys
@@ -61,6 +62,10 @@ _COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the only place that turns errors into exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it was closed before the start
+            # A name that the terminal's encoding lacks is no reason to stop in mid-sheet.
+            stream.reconfigure(errors="backslashreplace")
     args = arguments.parse(argv)
     # structlog is slow to import, and --help needs none of it
     from station import log, process
@@ -82,7 +87,8 @@ def main(argv: list[str] | None = None) -> int:
         print("station: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; writing more would only raise again at exit.
+        print("station: nobody reads standard output any more", file=sys.stderr)
+        # Writing more would only raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
