@@ -41,7 +41,7 @@ TRIES = 4  # of a person's clear, reset and start
 ALONE = "stopped by itself"  # busy with other work, a computer misses the robot's watchdog
 MEMORY_MB = 30.0
 SETTLED = 10  # sheets after a start until memory is what it will be
-FEWEST = 3  # looks at the process between two faults: a command's connection is seen in one
+FEWEST = 3  # looks at the process between two faults: the first may find it still beginning
 AWAY_S = 5  # until a sheet that stays is told
 
 
@@ -137,7 +137,7 @@ class Soak:
                 self.growth_mb = max(self.growth_mb, max(kept) - min(kept))
             counts.append(descriptors_and_threads(pid))
         if len(counts) >= FEWEST:
-            self.counts.add(min(counts))
+            self.counts.add(Counter(counts).most_common(1)[0][0])
 
     def _disturb(self, fault: Fault) -> None:
         self.faults[fault.name] += 1

@@ -98,8 +98,7 @@ def test_no_locale_no_terminal_no_output_and_no_working_directory_are_minded(
             cwd="/proc",  # nothing can be written there
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             preexec_fn=(lambda: os.close(1)) if name == closed else None,
             check=False,
         )
