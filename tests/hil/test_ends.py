@@ -82,7 +82,6 @@ def test_a_reader_that_leaves_ends_the_run_after_a_sheet(station: Station) -> No
     [
         ({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, "inspect"),
         ({"LC_ALL": "tr_TR.UTF-8"}, "verify"),
-        ({}, ""),
     ],
 )
 def test_no_locale_no_terminal_no_output_and_no_working_directory_are_minded(
