@@ -87,8 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         print("station: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        print("station: nobody reads standard output any more", file=sys.stderr)
-        # Writing more would only raise again at exit.
+        # Whoever read our output has gone; writing more would only raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

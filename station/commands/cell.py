@@ -127,6 +127,13 @@ def inspect(args: argparse.Namespace) -> int:
             return room.why_not_next() or reference.why_locked(workspace, recipe, basis, now())
         return room.why_not_next()
 
+    def tell(inspected: cycle.Inspected) -> None:
+        try:
+            show.inspected(inspected, workspace, as_json=args.json)
+        except BrokenPipeError:
+            show.say("station: nobody reads standard output any more; the run ends")
+            raise
+
     with (
         stopping("the sheet", machine.finishing) as leave,
         station_lock(workspace) as lock,
@@ -141,7 +148,7 @@ def inspect(args: argparse.Namespace) -> int:
             open_judging=lambda: open_judging(workspace, recipe, name, threshold),
             open_cell=lambda: open_devices(cell.config, workspace, ask_of(cell)),
             begin_job=lambda dry: job_of(workspace, recipe, cell, machine.finishing, dry_run=dry),
-            show=lambda inspected: show.inspected(inspected, workspace, as_json=args.json),
+            show=tell,
             blocked=blocked,
         )
         production = Production(machine, plant, leave)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import test_station
 from conftest import Simulator
+from test_production import Running
 from test_station import ACCEPT, BUSY, RECIPE, REJECT, Ended, Inspection, Station
 
 from station.records.dataset import Dataset, read_record
@@ -81,6 +82,12 @@ def test_a_shift_begins_with_the_known_sheets(station: Station) -> None:
         locked = run(station, command)
         assert locked.code == 6
         assert "--release --why TEXT" in locked.complaint()
+    with Running(station) as stays:
+        stays.go("clear")
+        answer = stays.ask("reset")
+        assert not answer["accepted"]
+        assert "--release --why TEXT" in answer["why"]
+        assert answer["state"] == "stopped"
     assert run(station, "reference --release").code == 2, "a decision needs a reason"
     released = run(station, "reference --release --why exchanged --who anna")
     assert released.code == 0, released.err
