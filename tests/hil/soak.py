@@ -35,9 +35,9 @@ from station.records.sheet import pixels_sha256
 THRESHOLD = 0.5
 SHEET_S = 0.8  # one sheet takes about this long
 NOTICE_S = 8.0
-LATE_S = 8.0  # no sheet for so long: it has stopped
+LATE_S = 6.0  # no sheet for so long: look whether it has stopped
 REACH_S = 60.0
-TRIES = 4  # of a person's clear, reset and start
+TRIES = 12  # of a person's clear, reset and start: on a busy computer deadlines pass
 ALONE = "stopped by itself"  # busy with other work, a computer misses the robot's watchdog
 MEMORY_MB = 30.0
 SETTLED = 10  # sheets after a start until memory is what it will be
@@ -102,6 +102,7 @@ class Soak:
         self.cell = self.workspace / "calibration" / "soak.yaml"
         text = Path(sim.env["STATION_CELL"]).read_text()
         assert "sheet_timeout_s: 60" in text
+        text = text.replace("    host:", "    connect_timeout_s: 100  # a busy computer\n    host:")
         limits = "disk: {start_free_gb: 0, suspend_free_gb: 0}\n"
         self.cell.write_text(text.replace("timeout_s: 60", f"timeout_s: {AWAY_S}") + limits)
         self._station: subprocess.Popen[bytes] | None = None
@@ -122,11 +123,7 @@ class Soak:
         goal = self._laid() + sheets
         counts: list[tuple[int, int]] = []
         while (seen := self._laid()) < goal:
-            end = time.monotonic() + LATE_S
-            while self._laid() == seen and time.monotonic() < end:
-                time.sleep(0.01)
-            if self._laid() == seen:
-                assert self._state() in ("aborted", ""), f"no sheet {seen}: {self._log()}"
+            if not self._next(seen):
                 self.faults[ALONE] += 1
                 self._recover(())
                 continue
@@ -138,6 +135,16 @@ class Soak:
             counts.append(descriptors_and_threads(pid))
         if len(counts) >= FEWEST:
             self.counts.add(Counter(counts).most_common(1)[0][0])
+
+    def _next(self, seen: int) -> bool:
+        """Wait for the next sheet; False where the station has stopped instead."""
+        for _ in range(round(REACH_S / LATE_S)):
+            end = time.monotonic() + LATE_S
+            while self._laid() == seen and time.monotonic() < end:
+                time.sleep(0.01)
+            if self._laid() > seen or self._state() in ("aborting", "aborted", ""):
+                return self._laid() > seen
+        raise AssertionError(f"no sheet {seen}: {self._state()}; {self._log()}")
 
     def _disturb(self, fault: Fault) -> None:
         self.faults[fault.name] += 1
