@@ -396,5 +396,6 @@ if __name__ == "__main__":
     if given.json:
         sys.stdout.write(f"{json.dumps(total)}\n")
     else:
-        rows = {**total, **{f"  {name}": n for name, n in total.pop("faults").items()}}
-        sys.stdout.write("".join(f"{n!s:>8}  {name}\n" for name, n in rows.items() if n != {}))
+        faults = total.pop("faults")
+        rows = {**total, **{f"fault: {name}": n for name, n in faults.items()}}
+        sys.stdout.write("".join(f"{n!s:>8}  {name}\n" for name, n in rows.items()))
