@@ -57,7 +57,7 @@ def open_devices(config: CellConfig, workspace: Path, ask: Ask) -> Iterator[Cell
     ):
         check_installation(config, robot.info())
         motion = MotionGuard(robot, config.motion, config.tcp)
-        gate = Gate(robot, config.lines, config.sheet_timeout_s, ask)
+        gate = Gate(robot, config.lines, config.sheet_timeout_s, workspace / "run" / "sheet", ask)
         log.info(
             "cell.opened",
             robot=config.robot.settings.get("host"),

@@ -24,6 +24,9 @@ _COMMANDS = {
     "snap": "cell",
     "capture": "cell",
     "inspect": "cell",
+    "reference": "reference",
+    "repeat": "reference",
+    "doctor": "workspace",
     "status": "control",
     "start": "control",
     "hold": "control",
@@ -59,6 +62,10 @@ _COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the only place that turns errors into exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it was closed before the start
+            # A name that the terminal's encoding lacks is no reason to stop in mid-sheet.
+            stream.reconfigure(errors="backslashreplace")
     args = arguments.parse(argv)
     # structlog is slow to import, and --help needs none of it
     from station import log, process

@@ -31,6 +31,7 @@ from station.records.dataset import Dataset, now
 from station.records.history import Outcome
 from station.records.sheet import (
     Frame,
+    Kind,
     Manifest,
     Precision,
     RuntimeName,
@@ -56,6 +57,12 @@ class Job(NamedTuple):
     software: dict[str, str]
     stop: threading.Event
     dry_run: bool = False
+    kind: Kind = "inspection"
+
+    @property
+    def signals(self) -> bool:
+        """Tell whether the lines are told what became of a sheet: in production alone."""
+        return self.kind == "inspection" and not self.dry_run
 
 
 class Judging(NamedTuple):
@@ -99,7 +106,7 @@ class Inspected(NamedTuple):
     def outcome(self) -> Verdict:
         """What the sheet ends in for everyone outside: none where no line surely told more."""
         judged = Verdict(self.manifest.verdict or Verdict.NONE)
-        return judged if self.manifest.dry_run or self.told == judged else Verdict.NONE
+        return judged if self.manifest.silent or self.told == judged else Verdict.NONE
 
 
 class Spent:
@@ -143,7 +150,7 @@ def inspect(
                     except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
                         inspected = inspected._replace(error=error)
             yield inspected
-            _stop_if_it_cannot_go_on(inspected)
+            stop_if_it_cannot_go_on(inspected)
             if judging.shadow is not None:
                 judging.shadow.offer(inspected.manifest, inspected.folder)
         if judging.shadow is not None:
@@ -191,13 +198,13 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
     verdict, score, reasons = judge(
         collected.shots, len(run.shots), judging.threshold, judging.rule
     )
-    manifest = _manifest("inspection", sheet, run.job, spent, collected, reasons).model_copy(
+    manifest = _manifest(run.job.kind, sheet, run.job, spent, collected, reasons).model_copy(
         update={"verdict": verdict, "score": score, **_judged_by(judging)}
     )
     told: Outcome = "none"
     try:
         target = run.dataset.record_inspection(folder, manifest)
-        if not run.job.dry_run:
+        if run.job.signals:
             told = "unknown"  # whatever fails from here on, a line may be high
             run.cell.gate.sort(verdict)
             told = verdict.value
@@ -208,7 +215,7 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
             _note_told(run, target, told, _reason(error))
         return Inspected(manifest, target, None, error, told)
     frame_to_line_ms = _ms(time.perf_counter() - spent.last_frame)
-    if not run.job.dry_run:
+    if run.job.signals:
         _note_told(run, target, told)
     log.info(
         "sheet.inspected",
@@ -300,9 +307,14 @@ def begin_sheet(run: Run) -> None:
 
 def leave_sheet(run: Run) -> None:
     """Return above the first setup, and only then let the sheet go: the arm rests near hands."""
-    _travel(run, run.shots[-1], run.shots[0])
+    return_above(run)
     if not run.job.dry_run:
         run.cell.gate.release()
+
+
+def return_above(run: Run) -> None:
+    """Travel from the last shot to above the first setup, where every sheet begins."""
+    _travel(run, run.shots[-1], run.shots[0])
 
 
 def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | Manifest]:
@@ -350,7 +362,7 @@ def _record_unjudged(
 ) -> Inspected:
     """No verdict, no line: what was captured is kept, marked, and the reason goes up."""
     reason = _reason(error)
-    manifest = _manifest("inspection", sheet, run.job, spent, collected, (reason,)).model_copy(
+    manifest = _manifest(run.job.kind, sheet, run.job, spent, collected, (reason,)).model_copy(
         update={"verdict": Verdict.NONE, **_judged_by(judging)}
     )
     log.error("sheet.unjudged", reason=reason, last_pose=_last_pose(manifest))
@@ -385,7 +397,7 @@ def _speed(speed_m_s: float, job: Job) -> float:
 
 
 def _manifest(
-    kind: Literal["capture", "inspection"],
+    kind: Kind,
     sheet: str,
     job: Job,
     spent: Spent,
@@ -433,7 +445,8 @@ def _judged_by(judging: Judging) -> dict[str, object]:
     }
 
 
-def _stop_if_it_cannot_go_on(inspected: Inspected) -> None:
+def stop_if_it_cannot_go_on(inspected: Inspected) -> None:
+    """Raise what ended a sheet, or keeps the next one from being judged."""
     manifest = inspected.manifest
     if inspected.error is not None:
         raise inspected.error

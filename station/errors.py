@@ -17,6 +17,7 @@ StationError                                                       exit 1
 ├── ModelError       weights and card disagree, or an input misfits exit 4
 ├── DatasetError     the tree breaks its own rules                  exit 5
 └── CommandRefused   the station's state or owner does not allow it exit 6
+    └── ProductionLocked  known sheets were not judged, or wrongly
 
 Aborted is no StationError: like KeyboardInterrupt it ends what is under way at once.
 
@@ -112,6 +113,10 @@ class CommandRefused(StationError):
     """The state of the station, or who has control of it, does not allow a command."""
 
     exit_code = 6
+
+
+class ProductionLocked(CommandRefused):
+    """The reference sheets were judged wrongly, not at all, or too long ago."""
 
 
 class Aborted(BaseException):

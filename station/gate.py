@@ -3,6 +3,9 @@
 part-present (in)  a sheet lies on the table
 busy (out)         the station works on it; the arm moves only while this is high
 accept, reject     the verdict, from recorded until part-present falls; both low is none
+
+run/sheet          exists from busy's rise until part-present was seen low: a sheet that was begun
+                   and never seen to leave is not taken for a new one, whatever ended in between
 """
 
 from __future__ import annotations
@@ -10,14 +13,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from station.config import Lines
 from station.devices import Robot
-from station.errors import DeviceError, SheetAwaited
+from station.errors import DatasetError, DeviceError, SheetAwaited
 from station.records.sheet import Verdict
 
 POLL_S = 0.02
 OUTPUT_S = 1.0
+PULSE_S = 0.2  # longer than a PLC's cycle
 
 
 class Gate:
@@ -28,23 +33,30 @@ class Gate:
         robot: Robot,
         lines: Lines,
         timeout_s: float,
+        memory: Path,
         ask: Callable[[threading.Event], None] | None = None,
     ) -> None:
         self._robot = robot
         self._lines = lines
         self._timeout_s = timeout_s
+        self._memory = memory
         self._ask = ask
 
     def reset(self, stop: threading.Event) -> None:
         """Lower every line before the first sheet.
 
-        A line still high tells of a sheet that an earlier run began or judged: it has to go first.
+        A sheet that an earlier run began or judged has to go first: the line sees busy fall with
+        both verdict lines low, which is none.
         """
         outputs = self._robot.status().outputs
         lines = (self._lines.busy, self._lines.accept, self._lines.reject)
-        seen_before = any(outputs >> line & 1 for line in lines)
+        told = any(outputs >> line & 1 for line in lines)
+        begun = self._ask is None and (told or self._memory.exists()) and self.present()
+        if begun and not told:
+            self.begin()  # the line takes a sheet when busy falls, and may be waiting for that
+            time.sleep(PULSE_S)
         self._clear()
-        if seen_before and self._ask is None:
+        if begun:
             self._wait_present(False, stop)
 
     def wait_for_sheet(self, stop: threading.Event) -> bool:
@@ -58,7 +70,10 @@ class Gate:
         """Tell whether a sheet lies there; raises where the robot has stopped."""
         status = self._robot.status()
         status.check_ready(self._robot.device)
-        return bool(status.inputs >> self._lines.part_present & 1)
+        present = bool(status.inputs >> self._lines.part_present & 1)
+        if not present:
+            self._memory.unlink(missing_ok=True)
+        return present
 
     def check_laid(self) -> None:
         """Raise where the sheet being worked on has gone: what lies there now is another one."""
@@ -71,6 +86,8 @@ class Gate:
 
     def begin(self) -> None:
         """Say that the sheet is being worked on."""
+        if self._ask is None:
+            self._remember()
         self._set(accept=False, reject=False, busy=True)
 
     def sort(self, verdict: Verdict) -> None:
@@ -83,6 +100,12 @@ class Gate:
         if self._ask is None:
             self._wait_present(False, threading.Event())
             self._clear()
+
+    def _remember(self) -> None:
+        try:
+            self._memory.touch()
+        except OSError as error:
+            raise DatasetError(f"{self._memory}: {error.strerror}") from error
 
     def _clear(self) -> None:
         self._set(accept=False, reject=False, busy=False)
@@ -102,7 +125,7 @@ class Gate:
                 raise SheetAwaited(
                     f"part-present input {self._lines.part_present}",
                     f"no sheet {state} within {self._timeout_s:g} s",
-                    "check the feeder and the sensor",
+                    "check the feeder and the sensor" if wanted else "take the sheet away by hand",
                     present=wanted,
                 )
             time.sleep(POLL_S)

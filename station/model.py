@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from station.detectors import AnyPreset
-from station.errors import ConfigError, ModelError, StationError
+from station.errors import ConfigError, ModelError
 from station.golden import GoldenScore, read_golden, score_golden
 from station.recipe import MODEL_PATTERN
 from station.records.sheet import Image, Precision, Prediction, RuntimeName

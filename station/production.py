@@ -12,6 +12,7 @@ Nothing leads from a fault to Execute but a person's clear, reset and start.
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
@@ -54,7 +55,7 @@ class Plant(NamedTuple):
     open_cell: Callable[[], AbstractContextManager[Cell]]
     begin_job: Callable[[bool], Job]
     show: Callable[[Inspected], None]
-    blocked: Callable[[], str | None] = lambda: None
+    blocked: Callable[[], StationError | None] = lambda: None
     """An outside cause not to begin the next sheet, e.g. a disk that is nearly full."""
 
 
@@ -149,6 +150,8 @@ class Production:
 
     def _open(self) -> None:
         self._error = None
+        # Its traceback held the devices that are closed, in a cycle: their descriptors go with it.
+        gc.collect()
         if self._judging is None:
             self._judging = self._judging_open.enter_context(self._plant.open_judging())
         self._cell = self._cell_open.enter_context(self._plant.open_cell())
@@ -175,8 +178,8 @@ class Production:
                     if (reason := self._plant.blocked()) is None:
                         continue
                     if self._sheets is not None:
-                        raise DatasetError(reason)
-                    self._command(Command.SUSPEND, reason)
+                        raise reason
+                    self._command(Command.SUSPEND, str(reason))
             self._number = self._told  # the next number was taken for a sheet that has not come
         except SheetAwaited as error:
             if self._sheets is not None:
@@ -206,11 +209,11 @@ class Production:
             self._number += 1
             yield self._number
 
-    def _cause(self, cell: Cell) -> str | None:
+    def _cause(self, cell: Cell) -> StationError | None:
         """Return what still keeps the station suspended."""
         awaited = self._awaited
         if awaited is not None and cell.gate.present() != awaited.present:
-            return str(awaited)
+            return awaited
         self._awaited = None
         return self._plant.blocked()
 

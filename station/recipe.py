@@ -151,6 +151,29 @@ class PictureLimits(Strict):
         return self
 
 
+class ReferenceSheet(Strict):
+    """A sheet whose verdict is known."""
+
+    name: Name
+    expect: Literal["accept", "reject"]
+
+
+class Reference(Strict):
+    """Known sheets that have to be judged rightly before production."""
+
+    sheets: tuple[ReferenceSheet, ...] = Field(min_length=2, max_length=20)
+    valid_h: float = Field(default=12, gt=0, le=24 * 366, description="how long a check holds")
+
+    @model_validator(mode="after")
+    def _shows_both(self) -> Self:
+        names = [sheet.name for sheet in self.sheets]
+        if len(set(names)) != len(names):
+            raise ValueError("two reference sheets have the same name")
+        if {sheet.expect for sheet in self.sheets} != {"accept", "reject"}:
+            raise ValueError("at least one sheet to accept and one to reject are needed")
+        return self
+
+
 class Shot(NamedTuple):
     """One trigger: where the tool goes, how it gets there, how the camera is set."""
 
@@ -228,6 +251,9 @@ class Recipe(Strict):
     )
     smallest_defect_mm: float = Field(gt=0)
     retention: Retention | None = Field(default=None, description="without it nothing is deleted")
+    reference: Reference | None = Field(
+        default=None, description="without it production needs no reference check"
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

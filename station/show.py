@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from station.cycle import Inspected
+    from station.errors import ProductionLocked
     from station.learn.method import Progress as TrainProgress
+    from station.recipe import ReferenceSheet
     from station.records.dataset import Dataset
     from station.records.sheet import Manifest
+    from station.reference import Check
+    from station.repeatability import Study
 
 
 @contextlib.contextmanager
@@ -108,6 +112,61 @@ def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
         + "".join(f"  {reason}" for reason in _unsignalled(sheet)),
         flush=True,
     )
+
+
+def answer(known: ReferenceSheet, sheet: Inspected, *, as_json: bool) -> None:
+    """Print what a known sheet was judged as."""
+    score = sheet.manifest.score
+    if as_json:
+        row = {"name": known.name, "expect": known.expect, "verdict": sheet.outcome}
+        print(json.dumps({**row, "score": score, "sheet": sheet.manifest.sheet}), flush=True)
+        return
+    right = "right" if sheet.outcome == known.expect else "WRONG"
+    told = "-" if score is None else f"{score:.3f}"
+    print(
+        f"{right}  {known.name}: must be judged {known.expect}, was judged {sheet.outcome}"
+        f"  score {told}  {sheet.manifest.sheet}",
+        flush=True,
+    )
+
+
+def check(last: Check | None, locked: ProductionLocked | None, *, as_json: bool) -> None:
+    """Print a recipe's last reference check, and whether production may go on."""
+    if as_json:
+        told = None if last is None else last.model_dump(mode="json")
+        print(
+            json.dumps(
+                {"may_produce": locked is None, "why": locked and str(locked), **(told or {})}
+            )
+        )
+        return
+    for one in () if last is None else last.answers:
+        print(f"{'right' if one.right else 'WRONG'}  {one.name}  {one.expect}  {one.verdict}")
+    print("production may go on" if locked is None else f"locked: {locked}")
+
+
+def study(found: Study, *, as_json: bool) -> None:
+    """Print how well one sheet repeats."""
+    if as_json:
+        rows = [component._asdict() for component in found.components]
+        print(json.dumps({**found._asdict(), "components": rows}))
+        return
+    told = ", ".join(f"{count} {verdict}" for verdict, count in found.verdicts.items())
+    margin, gauge = found.margin_in_deviations, found.gauge_share
+    print(f"verdicts         {told} of {found.times}")
+    print(f"agreement        {found.agreement:.0%}, true one at least {found.agreement_low:.0%}")
+    print(f"sheet's score    {found.mean:.4f}, from {found.lowest:.4f} to {found.highest:.4f}")
+    print(f"its deviation    {found.deviation:.5f}")
+    print(f"to the threshold {'-' if margin is None else f'{margin:.1f} deviations'}")
+    print(f"gauge R&R        {'-' if gauge is None else f'{gauge:.1%} of the variance of a shot'}")
+    print("variance of  gauge R&R term     df   variance  deviation  share")
+    for one in found.components:
+        numbers = (
+            f"{'-':>10} {'-':>10}     -"
+            if one.variance is None or one.deviation is None
+            else f"{one.variance:10.3g} {one.deviation:10.3g} {one.share or 0.0:6.1%}"
+        )
+        print(f"{one.source:11}  {one.gauge_term:15} {one.degrees_of_freedom:5} {numbers}")
 
 
 def counts(facts: dict[str, Any]) -> None:
@@ -208,8 +267,8 @@ def records(rows: list[dict[str, Any]], names: list[str], *, as_json: bool) -> N
         for row in rows:
             print(json.dumps({name: row[name] for name in names}, default=str), flush=True)
         return
-    wanted = ("sheet", "setup", "shot", "recipe", "started_at", "verdict", "outcome", "score",
-              "shadow_score", "shadow_model")  # fmt: skip
+    wanted = ("sheet", "setup", "shot", "recipe", "kind", "started_at", "verdict", "outcome",
+              "score", "shadow_score", "shadow_model")  # fmt: skip
     table("", [{n: _short(row[n]) for n in wanted if n in names} for row in rows])
 
 

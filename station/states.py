@@ -110,6 +110,7 @@ _GOING_ON = {
     State.CLEARING, State.RESETTING, State.STARTING, State.EXECUTE, State.UNHOLDING,
     State.UNSUSPENDING,
 }  # fmt: skip
+_TOWARDS_PRODUCTION = {Command.RESET, Command.START, Command.UNHOLD}
 # Only in Aborted are all devices closed, so only there can the cell change hands.
 _LENDING = {State.ABORTED}
 _CHANGING_MODE = {State.ABORTED, State.STOPPED}
@@ -131,6 +132,8 @@ class Machine:
         """Called when an abort was commanded, to interrupt the work of the acting thread."""
         self.on_mode: Callable[[Mode], None] = lambda _: None
         """Called before the mode changes; what it raises refuses the change."""
+        self.on_way_to_production: Callable[[], None] = lambda: None
+        """Called before reset, start and unhold in mode produce; what it raises refuses them."""
 
     @property
     def state(self) -> State:
@@ -170,6 +173,8 @@ class Machine:
                 raise CommandRefused(
                     f"{command} is not possible in state {self._state}; possible: {possible}"
                 )
+            if command in _TOWARDS_PRODUCTION and self._mode is Mode.PRODUCE:
+                self.on_way_to_production()
             self._enter(target, reason)
         if command is Command.ABORT:
             self.on_abort()

@@ -1,4 +1,4 @@
-"""Commands that open the cell: where, snap, capture, inspect."""
+"""Commands that open the cell: where, snap, capture, inspect, reference, repeat."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from station.arguments.shared import (
     name_of,
     not_negative,
     positive,
+    repetitions,
     setup_name,
 )
 
@@ -75,3 +76,32 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     inspect.add_argument("--dry-run", action="store_true", help="slow, and no line is set")
     add_cell_file(inspect)
     add_json(inspect)
+
+    reference = add_command(
+        commands, common, "reference", "judge the recipe's known sheets before production",
+        "station reference --recipe glassfiber",
+    )  # fmt: skip
+    add_recipe(reference)
+    action = reference.add_mutually_exclusive_group()
+    action.add_argument(
+        "--show", action="store_true", help="print the last check and whether production may go on"
+    )
+    action.add_argument(
+        "--release", action="store_true", help="an engineer's decision after a wrong answer"
+    )
+    reference.add_argument("--why", metavar="TEXT", help="of a release: what was found and done")
+    reference.add_argument("--who", metavar="NAME", help="default: the user at the keyboard")
+    add_cell_file(reference)
+    add_json(reference)
+
+    repeat = add_command(
+        commands, common, "repeat", "judge one sheet many times: how well verdict and score repeat",
+        "station repeat --times 10",
+    )  # fmt: skip
+    add_recipe(repeat)
+    repeat.add_argument("--times", type=repetitions, default=10, metavar="N", help="default: 10")
+    repeat.add_argument(
+        "--lift", action="store_true", help="take the sheet away and lay it again each time"
+    )
+    add_cell_file(repeat)
+    add_json(repeat)

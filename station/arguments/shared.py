@@ -87,6 +87,9 @@ def _number(
 count = _number(int, lambda n: n >= 1, "a whole number from 1 on")
 
 
+repetitions = _number(int, lambda n: 2 <= n <= 1000, "a whole number from 2 to 1000")
+
+
 tiles = _number(int, lambda n: 1 <= n <= 8, "a whole number from 1 to 8")
 
 

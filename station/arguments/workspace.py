@@ -1,11 +1,11 @@
-"""Commands on a workspace: init, use, schema, check."""
+"""Commands on a workspace and its computer: init, use, schema, check, doctor."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from station.arguments.shared import Commands, add_command, add_json
+from station.arguments.shared import Commands, add_cell_file, add_command, add_json
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -41,3 +41,10 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="also ask the robot whether it reaches every pose",
     )
     add_json(check)
+
+    doctor = add_command(
+        commands, common, "doctor", "examine this computer: cards, disk, clock, rights, versions",
+        "station doctor",
+    )  # fmt: skip
+    add_cell_file(doctor)
+    add_json(doctor)

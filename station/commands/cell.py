@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Literal
 
 from structlog.contextvars import bind_contextvars
 
-from station import control, cycle, show, teach
+from station import control, cycle, reference, show, teach
 from station.cell import open_camera, open_cell, open_devices, open_robot, station_lock
 from station.commands.common import cell_of, check_out, judged_by, recipe_of, stopping, workspace_of
 from station.config import LoadedCell
 from station.control import Control
 from station.cycle import Job
-from station.errors import INTERRUPTED, ConfigError
+from station.errors import INTERRUPTED, ConfigError, StationError
 from station.image_quality import quality
-from station.model import load_card, open_model
+from station.model import ModelCard, load_card, open_model
 from station.production import Plant, Production
 from station.recipe import LoadedRecipe
-from station.records.dataset import Dataset, next_boot, save_image
+from station.records.dataset import Dataset, next_boot, now, save_image
 from station.records.session import CaptureSession
+from station.records.sheet import Kind
 from station.records.storage import Room
 from station.shadow import NICENESS, shadowing
 from station.states import Machine, Mode
@@ -86,10 +87,10 @@ def capture(args: argparse.Namespace) -> int:
     shots = recipe.recipe.shots_per_sheet
     with (
         stopping("the shot") as stop,
-        open_cell(cell.config, workspace, _ask(cell)) as opened,
+        open_cell(cell.config, workspace, ask_of(cell)) as opened,
         show.progress(session.left * shots, "shots") as advance,
     ):
-        job = _job(workspace, recipe, cell, stop)
+        job = job_of(workspace, recipe, cell, stop)
         for event in cycle.capture(opened, job, labels, dataset, session.left):
             if isinstance(event, cycle.Progress):
                 advance(f"{event.sheet} {event.shot.setup} {event.shot.number}")
@@ -109,8 +110,9 @@ def inspect(args: argparse.Namespace) -> int:
     workspace = workspace_of(args)
     recipe = recipe_of(args, workspace)
     cell = cell_of(args, workspace)
-    card = load_card(workspace, judged_by(recipe)[0])
-    _check_model_input(recipe, card.input.tiles)
+    name, threshold = judged_by(recipe)
+    card = load_card(workspace, name)
+    check_model_input(recipe, card.input.tiles)
     if recipe.recipe.shadow_model is not None:
         load_card(workspace, recipe.recipe.shadow_model)
     room = Room(workspace / "data", cell.config.disk)
@@ -118,7 +120,25 @@ def inspect(args: argparse.Namespace) -> int:
     from station.records.ledger import open_ledger
     from station.records.recovery import recover
 
+    basis = basis_of(recipe, cell, card)
+    if args.sheets is not None and not args.dry_run:
+        _check_reference(workspace, recipe, basis)
+
     machine = Machine(Mode.DRY_RUN if args.dry_run else Mode.PRODUCE)
+    machine.on_way_to_production = lambda: _check_reference(workspace, recipe, basis)
+
+    def blocked() -> StationError | None:
+        if machine.mode is Mode.PRODUCE:
+            return room.why_not_next() or reference.why_locked(workspace, recipe, basis, now())
+        return room.why_not_next()
+
+    def tell(inspected: cycle.Inspected) -> None:
+        try:
+            show.inspected(inspected, workspace, as_json=args.json)
+        except BrokenPipeError:
+            show.say("station: nobody reads standard output any more; the run ends")
+            raise
+
     with (
         stopping("the sheet", machine.finishing) as leave,
         station_lock(workspace) as lock,
@@ -130,11 +150,11 @@ def inspect(args: argparse.Namespace) -> int:
         plant = Plant(
             recipe.recipe,
             dataset,
-            open_judging=lambda: _open_judging(workspace, recipe, ledger),
-            open_cell=lambda: open_devices(cell.config, workspace, _ask(cell)),
-            begin_job=lambda dry: _job(workspace, recipe, cell, machine.finishing, dry_run=dry),
-            show=lambda inspected: show.inspected(inspected, workspace, as_json=args.json),
-            blocked=room.why_not_next,
+            open_judging=lambda: open_judging(workspace, recipe, name, threshold, ledger),
+            open_cell=lambda: open_devices(cell.config, workspace, ask_of(cell)),
+            begin_job=lambda dry: job_of(workspace, recipe, cell, machine.finishing, dry_run=dry),
+            show=tell,
+            blocked=blocked,
         )
         production = Production(machine, plant, leave)
         with control.serve(workspace, Control(machine, production.facts)), keep_alive():
@@ -149,13 +169,19 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _open_judging(workspace: Path, recipe: LoadedRecipe, ledger: Ledger) -> Iterator[cycle.Judging]:
-    """Open the recipe's model for as long as it judges, and its shadow."""
-    name, threshold = judged_by(recipe)
+def open_judging(
+    workspace: Path,
+    recipe: LoadedRecipe,
+    name: str,
+    threshold: float,
+    ledger: Ledger | None = None,
+) -> Iterator[cycle.Judging]:
+    """Open the recipe's model for as long as it judges; its shadow, where a ledger keeps that."""
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(open_model(workspace, name, threshold=threshold))
         shadow = None
-        if (second := recipe.recipe.shadow_model) is not None:
+        second = recipe.recipe.shadow_model
+        if second is not None and ledger is not None:
             other = stack.enter_context(open_model(workspace, second, niceness=NICENESS))
             shadow = stack.enter_context(shadowing(other, second, other.card.sha256, ledger.shadow))
         card, rule = model.card, recipe.recipe.sheet_rule
@@ -164,20 +190,36 @@ def _open_judging(workspace: Path, recipe: LoadedRecipe, ledger: Ledger) -> Iter
         )
 
 
-def _job(
+def job_of(
     workspace: Path,
     recipe: LoadedRecipe,
     cell: LoadedCell,
     stop: threading.Event,
     *,
     dry_run: bool = False,
+    kind: Kind = "inspection",
 ) -> Job:
+    """Begin a run: it has a number that no other has."""
     run = f"{cell.config.station}-{next_boot(workspace):04d}"
     bind_contextvars(run=run, recipe=recipe.name)
-    return Job(run, recipe, cell, software(), stop, dry_run)
+    return Job(run, recipe, cell, software(), stop, dry_run, kind)
 
 
-def _check_model_input(recipe: LoadedRecipe, tiles: int) -> None:
+def basis_of(recipe: LoadedRecipe, cell: LoadedCell, card: ModelCard) -> reference.Basis:
+    """Return what a check of the reference sheets holds for."""
+    return reference.Basis(
+        recipe_sha256=recipe.sha256, cell_sha256=cell.sha256, model_sha256=card.sha256
+    )
+
+
+def _check_reference(workspace: Path, recipe: LoadedRecipe, basis: reference.Basis) -> None:
+    locked = reference.why_locked(workspace, recipe, basis, now())
+    if locked is not None:
+        raise locked
+
+
+def check_model_input(recipe: LoadedRecipe, tiles: int) -> None:
+    """Refuse a model that was trained on another part of the pictures."""
     trained = "whole" if tiles == 1 else "tiles"
     if recipe.recipe.model_input != trained:
         raise ConfigError(
@@ -186,7 +228,8 @@ def _check_model_input(recipe: LoadedRecipe, tiles: int) -> None:
         )
 
 
-def _ask(cell: LoadedCell) -> Callable[[threading.Event], None] | None:
+def ask_of(cell: LoadedCell) -> Callable[[threading.Event], None] | None:
+    """Return how a person tells that a sheet lies there, where no line does."""
     if cell.config.gate == "input":
         return None
 

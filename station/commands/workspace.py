@@ -12,7 +12,8 @@ from station.cell import check_installation, open_robot
 from station.check import Finding, check_model, check_reach, check_recipe
 from station.commands.common import cell_of, workspace_of
 from station.config import CellConfig
-from station.errors import ConfigError
+from station.doctor import examine
+from station.errors import ConfigError, StationError
 from station.recipe import LoadedRecipe, Recipe, list_recipes, load_recipe
 
 
@@ -87,3 +88,15 @@ def _tell(findings: list[tuple[str, Finding]], args: argparse.Namespace) -> int:
         else:
             print(f"{finding.level:8} {name}: {finding.what}")
     return ConfigError.exit_code if any(f.level == "error" for _, f in findings) else 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Look at this computer and say what to change."""
+    workspace = workspace_of(args)
+    findings = list(examine(workspace, cell_of(args, workspace).config))
+    for finding in findings:
+        if args.json:
+            print(json.dumps(finding._asdict()))
+        else:
+            print(f"{finding.level:5} {finding.what}" + (f"; {finding.do}" if finding.do else ""))
+    return StationError.exit_code if any(f.level == "fail" for f in findings) else 0

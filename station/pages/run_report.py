@@ -30,7 +30,9 @@ def make_report(dataset: Dataset, run: str | None, truth: Path | None, out: Path
     if not runs:
         raise DatasetError(f"{dataset.root}: no inspections yet")
     if run is None:
-        run = max(runs, key=lambda name: max(m.started_at for _, m in runs[name]))
+        of_production = [name for name in runs if runs[name][0][1].kind == "inspection"]
+        last = {name: max(m.started_at for _, m in runs[name]) for name in of_production or runs}
+        run = max(last, key=lambda name: last[name])
     if run not in runs:
         raise DatasetError(f"{dataset.root}: no run {run!r}; there are {', '.join(sorted(runs))}")
     if truth is not None and not truth.is_dir():

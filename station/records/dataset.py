@@ -102,7 +102,7 @@ class Dataset:
             raise DatasetError(f"{target}: {error.strerror}") from error
         self._last_sha256 = hashlib.sha256(text).hexdigest()
         if self._index is not None:
-            after = history.after(manifest.verdict, manifest.dry_run, [])
+            after = history.after(manifest.verdict, manifest.silent, [])
             self._index.record(manifest, self._last_sha256, target, after)
         return target
 
@@ -257,7 +257,7 @@ def read_record(folder: Path) -> Record:
 def after_of(record: Record) -> After:
     """Read what became of a recorded sheet; what is damaged of it counts for nothing."""
     events, _ = history.read(record.folder, record.sha256)
-    return history.after(record.manifest.verdict, record.manifest.dry_run, events)
+    return history.after(record.manifest.verdict, record.manifest.silent, events)
 
 
 def read_manifest(path: Path) -> Manifest:

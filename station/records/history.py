@@ -88,13 +88,16 @@ def read(folder: Path, manifest_sha256: str) -> tuple[list[Event], list[str]]:
     return events, []
 
 
-def after(manifest_verdict: Verdict | None, dry_run: bool, events: Sequence[Event]) -> After:
+def after(manifest_verdict: Verdict | None, silent: bool, events: Sequence[Event]) -> After:
     """Sum up a sheet's events; where nothing was to be told, nothing needs an event."""
     told = next((e for e in events if e.event == "signalled"), None)
-    silent = manifest_verdict is Verdict.NONE or dry_run
     holds = [e.event for e in events if e.event in {"kept", "released"}]
     return After(
-        outcome=told.outcome if told else "none" if silent else None,
+        outcome=told.outcome
+        if told
+        else "none"
+        if silent or manifest_verdict is Verdict.NONE
+        else None,
         signalled_at=told.at if told else None,
         kept=holds[-1:] == ["kept"],
         exported=any(e.event == "exported" for e in events),

@@ -34,7 +34,7 @@ from station.records.ledger_schema import (
 from station.records.sheet import SHEET_PATTERN, Manifest
 
 FILE = "ledger.db"
-SCHEMA = "0001"  # the newest migration
+SCHEMA = "0002"  # the newest migration
 BUSY_MS = 5000
 REBUILD = "`station verify --rebuild` makes it anew from the records"
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -101,6 +101,7 @@ class Ledger:
             "threshold": manifest.threshold,
             "complete": manifest.complete,
             "dry_run": manifest.dry_run,
+            "kind": manifest.kind,
             "reasons": list(manifest.reasons),
             "model": manifest.model,
             "model_sha256": manifest.model_sha256,
@@ -177,10 +178,10 @@ class Ledger:
                     )
                 )
 
-    def audit(self, action: str, what: str, why: str | None = None) -> None:
-        """Keep who did what."""
+    def audit(self, action: str, what: str, why: str | None = None, who: str | None = None) -> None:
+        """Keep who did what; the person at the keyboard where nobody is named."""
         with self._begin() as connection:
-            _audit(connection, action, what, why)
+            _audit(connection, action, what, why, who)
 
     def problems(self) -> list[str]:
         """Return what the database finds wrong with itself."""
@@ -369,10 +370,21 @@ def shots_of(manifest: Manifest) -> list[Row]:
     ]
 
 
-def _audit(connection: Connection, action: str, what: str, why: str | None = None) -> None:
+def _audit(
+    connection: Connection,
+    action: str,
+    what: str,
+    why: str | None = None,
+    who: str | None = None,
+) -> None:
     connection.execute(
         audit.insert().values(
-            at=datetime.now(UTC), who=user(), action=action, what=what, why=why, accepted=True
+            at=datetime.now(UTC),
+            who=who or user(),
+            action=action,
+            what=what,
+            why=why,
+            accepted=True,
         )
     )
 

@@ -80,6 +80,7 @@ sheets = Table(
     Column("threshold", Float),
     Column("complete", Boolean, nullable=False),
     Column("dry_run", Boolean, nullable=False),
+    Column("kind", String(10), nullable=False, server_default="inspection"),
     Column("reasons", JSON, nullable=False),
     Column("model", String(80)),
     Column("model_sha256", String(64)),

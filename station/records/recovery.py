@@ -56,7 +56,7 @@ def _close(folder: Path, dataset: Dataset) -> None:
     except DatasetError:
         return  # told already
     events, _ = history.read(folder, record.sha256)
-    if history.after(record.manifest.verdict, record.manifest.dry_run, events).outcome is not None:
+    if history.after(record.manifest.verdict, record.manifest.silent, events).outcome is not None:
         dataset.reindex(record)
         return
     why = "the process ended before it could say whether the line rose"

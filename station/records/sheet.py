@@ -19,6 +19,7 @@ from station.strict import Strict
 
 Image = NDArray[np.uint8]
 SHEET_PATTERN = r"([a-z0-9][a-z0-9-]*)-([0-9]{1,9})-([0-9]{1,9})"  # station, boot, counter
+Kind = Literal["capture", "inspection", "reference", "repeat"]
 Precision = Literal["fp32", "bf16", "int8"]  # of a model's network
 RuntimeName = Literal["torchscript", "openvino"]  # what runs it
 
@@ -102,7 +103,7 @@ class Manifest(Strict):
     """The record of one sheet, the same for captures and inspections."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
-    kind: Literal["capture", "inspection"]
+    kind: Kind
     sheet: str
     run: str
     started_at: datetime
@@ -132,6 +133,11 @@ class Manifest(Strict):
     scene_version: int | None = None
     timing: Timing | None = None
     previous: str | None = Field(default=None, description="sha256 of the manifest before this one")
+
+    @property
+    def silent(self) -> bool:
+        """Tell whether no line was to tell its verdict."""
+        return self.dry_run or self.kind != "inspection"
 
 
 def judge(

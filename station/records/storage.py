@@ -50,11 +50,11 @@ class Room:
         if problem:
             raise DatasetError(f"{problem}; free space before the start, see `station retention`")
 
-    def why_not_next(self) -> str | None:
+    def why_not_next(self) -> DatasetError | None:
         """Say why no further sheet may begin, or None; ask while no sheet is under way."""
         problem = self._lacking(self._limits.suspend_free_gb)
         if problem:
-            return f"{problem}; free space, see `station retention`"
+            return DatasetError(f"{problem}; free space, see `station retention`")
         low = self._lacking(self._limits.warn_free_gb)
         if low and not self._warned:
             log.warning("disk.low", problem=low, advice="free space soon: `station retention`")

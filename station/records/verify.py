@@ -72,7 +72,7 @@ def check_record(folder: Path) -> Checked:
         return Checked(folder, None, [str(error)], 0)
     manifest = record.manifest
     events, problems = history.read(folder, record.sha256)
-    thinned = history.after(manifest.verdict, manifest.dry_run, events).thinned
+    thinned = history.after(manifest.verdict, manifest.silent, events).thinned
     if manifest.sheet != folder.name:
         problems.append(f"{MANIFEST}: is of sheet {manifest.sheet}")
     if manifest.recipe != folder.parents[2].name:

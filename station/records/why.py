@@ -51,6 +51,7 @@ def why(workspace: Path, sheet: str) -> Answer:
         "cell_sha256": manifest.cell_sha256,
         "started_at": manifest.started_at.isoformat(),
         "finished_at": manifest.finished_at.isoformat(),
+        "kind": manifest.kind,
         "dry_run": manifest.dry_run,
         "folder": folder.relative_to(workspace).as_posix(),
         "manifest_sha256": record.sha256,

@@ -88,6 +88,14 @@ class Simulator:
         text = self._journal.read_text()
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
+    def journal_since(self, position: int) -> tuple[list[dict[str, Any]], int]:
+        """Return the events after a position in the file, and the position after them."""
+        with self._journal.open("rb") as stream:
+            stream.seek(position)
+            text = stream.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()], position + len(whole)
+
     def events(self, event: str) -> list[dict[str, Any]]:
         """Return the events of one kind."""
         return [line for line in self.journal() if line["event"] == event]

@@ -36,7 +36,7 @@ class Greedy(torch.nn.Module):
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    toy_models.write(tmp_path, "toy", False)
+    toy_models.write(tmp_path, "toy")
     folder = tmp_path / "models" / "toy" / "1"
     stream = io.BytesIO()
     with torchscript_is_meant():

@@ -218,6 +218,19 @@ def test_the_migrations_make_the_tables_the_code_uses(ledger: Ledger) -> None:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
+def test_a_ledger_of_the_first_schema_keeps_its_sheets(tmp_path: Path, url: str | None) -> None:
+    with open_ledger(tmp_path, url) as ledger:
+        kept = ledger.row(add(ledger, tmp_path, 1), "a" * 64, tmp_path / "data" / "x", After())
+        with ledger._begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE sheets DROP COLUMN kind")
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    with open_ledger(tmp_path, url) as ledger:
+        (row,) = ledger.rows()
+    assert (row["sheet"], row["kind"]) == (kept["sheet"], "inspection")
+    if url is None:
+        assert (tmp_path / "data" / "ledger.db.schema-0001").is_file(), "copied first"
+
+
 def test_a_schema_from_the_future_is_refused(tmp_path: Path, url: str | None) -> None:
     with open_ledger(tmp_path, url) as ledger, ledger._begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from station.config import Box, KeepOut, MotionLimits
 from station.devices import RobotInfo, RobotStatus
-from station.errors import DeviceError
+from station.errors import DeviceError, DeviceTimeout
 from station.geometry import Pose
 from station.kinematics import Joints, forward, inverse
 
@@ -33,6 +33,7 @@ class ArmDouble:
         self.stops = 0
         self.miss = Pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         self.trouble: BaseException | None = None
+        self.trouble_with_outputs = False
         self.on_output: Callable[[int], None] = lambda _: None
 
     device = "robot"
@@ -79,6 +80,8 @@ class ArmDouble:
     def set_outputs(self, values: dict[int, bool], deadline_s: float) -> None:
         """Drive one line after the other, as a controller does; never late."""
         assert deadline_s > 0
+        if self.trouble_with_outputs:
+            raise DeviceTimeout("robot", "the line does not rise")
         for line, value in values.items():
             before = self.outputs
             self.outputs = before | 1 << line if value else before & ~(1 << line)

@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "records.label": FILES | {"records.dataset"},
     "workspace": FILES | {"records.dataset"},
     "revisions": FILES | {"records.dataset"},
+    "doctor": FILES | {"records.dataset", "records.storage"},
     "teach": FILES | {"records.dataset", "devices"},
     "shadow": FILES | {"golden", "records.dataset"},
     "collect": FILES | {"records.dataset", "devices", "golden"},
@@ -63,22 +64,22 @@ ALLOWED: dict[str, set[str]] = {
     "cell": FILES | {"devices", "motion", "gate"},
     "check": FILES | {"devices", "motion", "cell", "model"},
     "cycle": FILES
-    | {
-        "image_quality",
-        "golden",
-        "shadow",
-        "devices",
-        "records.dataset",
-        "collect",
-        "motion",
-        "gate",
-        "cell",
-        "records.history",
-    },
+    | {"image_quality", "golden", "shadow", "devices", "records.dataset", "collect", "motion"}
+    | {"gate", "cell", "records.history"},
+    "reference": FILES | {"records.dataset"},
+    "present": FILES | {"records.dataset", "cell", "collect", "cycle"},
+    "repeatability": FILES | {"intervals"},
     "control": {"errors", "states", "strict"},
     "systemd": set(),
     "production": FILES | {"records.dataset", "motion", "gate", "cell", "cycle", "states"},
-    "show": FILES | {"records.dataset", "cycle", "learn"},  # only to annotate; nothing is loaded
+    "show": FILES
+    | {
+        "records.dataset",
+        "cycle",
+        "learn",
+        "reference",
+        "repeatability",
+    },  # only to annotate; nothing is loaded
     "__main__": {"cli"},
     "intervals": set(),
     "pages.page": FILES | {"records.dataset"},

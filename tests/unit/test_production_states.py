@@ -112,6 +112,7 @@ class Bench:
     """A production whose devices are doubles; `run` leads it from a thread beside it."""
 
     def __init__(self, folder: Path, timeout_s: float = 5.0) -> None:
+        self.folder = folder
         (folder / "recipes").mkdir()
         (folder / "recipes" / "two.yaml").write_text(RECIPE)
         self.recipe: LoadedRecipe = load_recipe(folder, "two")
@@ -125,7 +126,7 @@ class Bench:
         self.models = 0
         self.runs = 0
         self.told: list[Manifest] = []
-        self.blocked: str | None = None
+        self.blocked: StationError | None = None
         self.timeout_s = timeout_s
         self.dataset = Dataset(folder, "two")
         plant = Plant(
@@ -150,7 +151,7 @@ class Bench:
             raise RobotStopped("robot", f"is in {self.arm.safety}", "clear it")
         self.opened += 1
         motion = MotionGuard(self.arm, limits(), TCP)
-        gate = Gate(self.arm, self.cell.config.lines, self.timeout_s)
+        gate = Gate(self.arm, self.cell.config.lines, self.timeout_s, self.folder / "sheet")
         yield Cell(motion, self.camera, gate)
 
     def begin_job(self, dry_run: bool) -> Job:
@@ -356,7 +357,7 @@ def test_no_sheet_suspends_and_the_next_one_resumes(tmp_path: Path) -> None:
 def test_an_outside_cause_suspends_after_the_sheet(bench: Bench) -> None:
     def lead() -> None:
         bench.produce()
-        bench.blocked = "the disk is nearly full"
+        bench.blocked = DatasetError("the disk is nearly full")
         bench.reach(State.SUSPENDED)
         assert bench.machine.reason == "the disk is nearly full"
         count = len(bench.told)

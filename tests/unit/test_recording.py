@@ -117,7 +117,8 @@ class Bench:
             Scorer(score), "glassfiber/1", "3" * 64, THRESHOLD, HIGHEST, "torchscript", "fp32"
         )
         camera: Camera = CameraDouble()
-        cell = Cell(MotionGuard(self.arm, limits(), TCP), camera, Gate(self.arm, LINES, 5.0))
+        gate = Gate(self.arm, LINES, 5.0, self.workspace / "sheet")
+        cell = Cell(MotionGuard(self.arm, limits(), TCP), camera, gate)
         found = []
         try:
             for inspected in cycle.inspect(cell, job, judging, self.dataset, range(1, sheets + 1)):

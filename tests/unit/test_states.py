@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from station.errors import CommandRefused
+from station.errors import CommandRefused, ProductionLocked
 from station.states import TRANSITIONS, Command, Machine, Mode, State
 
 WAITING = {
@@ -54,6 +54,38 @@ def test_a_refusal_names_the_state_and_what_is_possible() -> None:
         machine.command(Command.START)
     with pytest.raises(CommandRefused, match="possible: clear"):
         machine.command(Command.RESET)
+
+
+@pytest.mark.parametrize(
+    ("way", "command"),
+    [
+        ([], Command.RESET),
+        ([Command.RESET], Command.START),
+        ([Command.RESET, Command.START, Command.HOLD], Command.UNHOLD),
+    ],
+)
+def test_a_lock_refuses_every_command_towards_production_and_no_other(
+    way: list[Command], command: Command
+) -> None:
+    def locked() -> None:
+        raise ProductionLocked("judge the reference sheets first")
+
+    machine = Machine()
+    for before in (Command.CLEAR, *way):
+        machine.command(before)
+        while machine.state.acting and machine.state is not State.EXECUTE:
+            machine.done(machine.state)
+    machine.on_way_to_production = locked
+    state = machine.state
+    with pytest.raises(ProductionLocked, match="reference sheets"):
+        machine.command(command)
+    assert machine.state is state
+    machine.command(Command.ABORT)
+    machine.done(State.ABORTING)
+    machine.set_mode(Mode.DRY_RUN)
+    machine.command(Command.CLEAR)
+    machine.done(State.CLEARING)
+    machine.command(Command.RESET)  # a dry run tells no line
 
 
 def test_the_first_cause_of_an_abort_stays() -> None:

@@ -1,0 +1,401 @@
+"""Thousands of sheets with a fault every so often: `python tests/hil/soak.py 10000`.
+
+A station that stays inspects `recipes/soak.yaml`. Faults come at random moments; after each, a
+person is played: undo it, clear, reset, start. Witness is the simulator's journal. Every sheet is a
+picture of its own, grey or bright: it is known of which sheet a record is, and which to reject.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from conftest import ROOT, Simulator
+
+from station import control
+from station import workspace as template
+from station.errors import ConfigError
+from station.records.dataset import Dataset, after_of, read_image, read_record
+from station.records.sheet import pixels_sha256
+
+THRESHOLD = 0.5
+SHEET_S = 0.8  # one sheet takes about this long
+NOTICE_S = 8.0
+LATE_S = 6.0  # no sheet for so long: look whether it has stopped
+REACH_S = 60.0
+TRIES = 12  # of a person's clear, reset and start: on a busy computer deadlines pass
+ALONE = "stopped by itself"  # busy with other work, a computer misses the robot's watchdog
+MEMORY_MB = 30.0
+SETTLED = 10  # sheets after a start until memory is what it will be
+FEWEST = 3  # looks at the process between two faults: the first may find it still beginning
+AWAY_S = 5  # until a sheet that stays is told
+
+
+class Fault(NamedTuple):
+    """What happens, and how a person undoes it."""
+
+    name: str
+    do: str
+    undo: tuple[str, ...] = ()
+    goes_on: bool = False
+
+
+FAULTS = (
+    Fault("protective stop", "protective_stop"),
+    Fault("safeguard stop", "safeguard_stop"),
+    Fault("emergency stop", "emergency_stop"),
+    Fault("connection cut", "cut"),
+    Fault("cut, then refused", "refuse+cut", ("accept",)),
+    Fault("half-open connection", "half_open", ("whole",)),
+    Fault("frozen data", "freeze", ("unfreeze",)),
+    Fault("wrong pose reached", "offset 0 0.004 0", ("offset 0 0 0",)),
+    Fault("slider 0 %", "slider 0", ("slider 1",)),
+    Fault("slider 10 %", "slider 0.1", ("slider 1",), goes_on=True),
+    Fault("program stopped", "stop_program"),
+    Fault("robot child killed", "kill rtde"),
+    Fault("model child killed", "kill libtorch"),
+    Fault("aborted by a person", "abort"),
+    Fault("held by a person", "hold", goes_on=True),
+    Fault("station killed", f"signal {int(signal.SIGKILL)}"),
+    Fault("station terminated", f"signal {int(signal.SIGTERM)}"),
+)
+
+
+class Soak:
+    """A simulated cell and the station that works in it through all of it."""
+
+    def __init__(self, folder: Path, sim: Simulator, seed: int) -> None:
+        self.workspace = folder / "ws"
+        self.sim = sim
+        self.random = random.Random(seed)  # noqa: S311 - it only chooses faults and moments
+        self.faults: Counter[str] = Counter()
+        self.by_hand: set[int] = set()
+        self.starts = self.kills = 0
+        self.growth_mb = 0.0
+        self.counts: set[tuple[int, int]] = set()
+        self._resident: list[float] = []
+        self._events: list[dict[str, Any]] = []
+        self._read_bytes = 0
+        template.init(self.workspace)
+        subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("toy_models.py")), str(self.workspace)],
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        recipe = self.workspace / "recipes" / "soak.yaml"
+        kept = [x for x in recipe.read_text().splitlines() if not x.startswith(("model", "thresh"))]
+        recipe.write_text("\n".join([*kept, "model: toy/1", f"threshold: {THRESHOLD}", ""]))
+        self.cell = self.workspace / "calibration" / "soak.yaml"
+        text = Path(sim.env["STATION_CELL"]).read_text()
+        assert "sheet_timeout_s: 60" in text
+        text = text.replace("    host:", "    connect_timeout_s: 100  # a busy computer\n    host:")
+        limits = "disk: {start_free_gb: 0, suspend_free_gb: 0}\n"
+        self.cell.write_text(text.replace("timeout_s: 60", f"timeout_s: {AWAY_S}") + limits)
+        self._station: subprocess.Popen[bytes] | None = None
+
+    def run(self, sheets: int, every: int) -> None:
+        """Inspect that many sheets, with a fault after about every so many of them."""
+        self._recover(())
+        while self._laid() < sheets:
+            self._inspect(min(sheets - self._laid(), 1 + int(self.random.expovariate(1 / every))))
+            time.sleep(self.random.uniform(0, SHEET_S))
+            self._disturb(self.random.choice(FAULTS))
+        self._ask("stop")
+        self._until(lambda: self._state() == "stopped", "stopped")
+        self._end(signal.SIGTERM)
+
+    def _inspect(self, sheets: int) -> None:
+        """Let sheets through; look at the process after each."""
+        goal = self._laid() + sheets
+        counts: list[tuple[int, int]] = []
+        while (seen := self._laid()) < goal:
+            if not self._next(seen):
+                self.faults[ALONE] += 1
+                self._recover(())
+                continue
+            pid = self._process().pid
+            self._resident.append(resident_mb(pid))
+            if len(self._resident) > SETTLED:
+                kept = self._resident[SETTLED:]
+                self.growth_mb = max(self.growth_mb, max(kept) - min(kept))
+            counts.append(descriptors_and_threads(pid))
+        if len(counts) >= FEWEST:
+            self.counts.add(Counter(counts).most_common(1)[0][0])
+
+    def _next(self, seen: int) -> bool:
+        """Wait for the next sheet; False where the station has stopped instead."""
+        for _ in range(round(REACH_S / LATE_S)):
+            end = time.monotonic() + LATE_S
+            while self._laid() == seen and time.monotonic() < end:
+                time.sleep(0.01)
+            if self._laid() > seen or self._state() in ("aborting", "aborted", ""):
+                return self._laid() > seen
+        raise AssertionError(f"no sheet {seen}: {self._state()}; {self._log()}")
+
+    def _disturb(self, fault: Fault) -> None:
+        self.faults[fault.name] += 1
+        told = {"sheets": self._laid(), "fault": fault.name, "counts": sorted(self.counts)}
+        if self._resident:
+            told["mb"] = round(self._resident[-1], 1)
+        sys.stderr.write(f"{json.dumps(told)}\n")
+        verb, _, what = fault.do.partition(" ")
+        if verb == "kill":
+            self._kill_child(what)
+        elif verb == "signal":
+            self._end(int(what))
+            self.kills += int(what) == signal.SIGKILL
+        elif verb in ("abort", "hold"):
+            self._ask(verb)
+        else:
+            for command in fault.do.split("+"):
+                self.sim.send(command)
+        end = time.monotonic() + (1.5 if fault.goes_on else NOTICE_S)
+        while time.monotonic() < end and self._state() not in ("aborted", ""):
+            time.sleep(0.02)
+        self._recover(fault.undo)
+
+    def _recover(self, undo: tuple[str, ...]) -> None:
+        """Do what a person does, until the station inspects again."""
+        for command in undo:
+            self.sim.send(command)
+        for _ in range(TRIES):
+            if self._state() == "":
+                self._start()
+            if self._state() == "execute":
+                return
+            if self._state() == "held":
+                self._ask("unhold")
+                self._reach("execute")
+            self.sim.send("reset")
+            if all(self._command(*step) for step in STEPS):
+                return
+            if "take the sheet away" in self._reason():
+                self.by_hand.add(self._laid() - 1)
+                self.sim.send("next")
+        raise AssertionError(f"{self._state()}: {self._reason()}; {self._log()}")
+
+    def _command(self, command: str, reached: str) -> bool:
+        if self._state() == "aborting":
+            self._reach("aborted")
+        answer = control.ask(self.workspace, command=command, user="soak")
+        return bool(answer["accepted"]) and self._reach(reached)
+
+    def _reach(self, state: str) -> bool:
+        self._until(lambda: self._state() in (state, "aborted"), state)
+        return self._state() == state
+
+    def _start(self) -> None:
+        self._resident.clear()
+        self.starts += 1
+        command = [sys.executable, "-m", "station", "inspect", "--recipe", "soak", "--json"]
+        environment = {**os.environ, **self.sim.env, "STATION_CELL": str(self.cell)}
+        with (
+            (self.workspace / "rows.jsonl").open("ab") as rows,
+            (self.workspace / "stderr.log").open("ab") as log,
+        ):
+            self._station = subprocess.Popen(
+                command,
+                stdout=rows,
+                stderr=log,
+                cwd=self.workspace,
+                env={**environment, "PYTHONPATH": str(ROOT)},
+            )
+        self._until(lambda: self._state() != "", "a station that answers")
+
+    def _end(self, number: int) -> None:
+        process = self._process()
+        process.send_signal(number)
+        process.wait(REACH_S)
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        if self._station is not None and self._station.poll() is None:
+            self._station.kill()
+            self._station.wait()
+
+    def _kill_child(self, library: str) -> None:
+        """Kill the child that has a library loaded; none while it is being opened anew."""
+        pid = self._process().pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with suppress(OSError):
+                if library in Path(f"/proc/{child}/maps").read_text():
+                    os.kill(int(child), signal.SIGKILL)
+
+    def _process(self) -> subprocess.Popen[bytes]:
+        assert self._station is not None
+        return self._station
+
+    def _ask(self, command: str) -> dict[str, Any]:
+        return control.ask(self.workspace, command=command, user="soak")
+
+    def _state(self) -> str:
+        """Return the state; empty where no station runs."""
+        if self._station is None or self._station.poll() is not None:
+            return ""
+        with suppress(ConfigError):
+            return str(self._ask("status")["state"])
+        return ""
+
+    def _reason(self) -> str:
+        with suppress(ConfigError):
+            return str(self._ask("status")["reason"])
+        return ""
+
+    def _log(self) -> str:
+        return (self.workspace / "stderr.log").read_text()[-3000:]
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + REACH_S
+        while not condition():
+            assert time.monotonic() < end, f"no {what}: {self._reason()}; {self._log()}"
+            time.sleep(0.01)
+
+    def _laid(self) -> int:
+        return sum(event["event"] == "sheet" for event in self.events())
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what the journal says of sheets and lines; only what is new is read."""
+        new, self._read_bytes = self.sim.journal_since(self._read_bytes)
+        wanted = ("sheet", "sorted", "output")
+        self._events += [event for event in new if event["event"] in wanted]
+        return self._events
+
+
+STEPS = (("clear", "stopped"), ("reset", "idle"), ("start", "execute"))
+
+
+def write_sheets(folder: Path, sheets: int, seed: int) -> list[float]:
+    """Make a picture of each sheet; return their means, 0 to 1: the toy model's scores."""
+    folder.mkdir()
+    draw = np.random.default_rng(seed)
+    means = []
+    for number in range(sheets):
+        image = np.full((480, 640), draw.integers(40, 215), np.uint8)
+        image[:8, :64] = draw.integers(0, 256, (8, 64))  # no two are the same
+        cv2.imwrite(str(folder / f"{number:06d}.png"), image)
+        means.append(float(image.mean()) / 255)
+    return means
+
+
+def check(soak: Soak, means: list[float], photographs: Path) -> dict[str, int]:
+    """Hold records against journal: one outcome per sheet, in order; no accept without record."""
+    numbers = {pixels_sha256(read_image(path)): int(path.stem) for path in photographs.iterdir()}
+    told = {e["sheet"]: e for e in soak.events() if e["event"] == "sorted"}
+    sorted_in_order = [e["sheet"] for e in soak.events() if e["event"] == "sorted"]
+    assert sorted_in_order == sorted(set(sorted_in_order)), "a sheet was told twice"
+    found: Counter[str] = Counter()
+    expected: Counter[str] = Counter()
+    folders = Dataset(soak.workspace, "soak").folders()
+    for number, folder in enumerate(folders):
+        record = read_record(folder)
+        manifest, outcome = record.manifest, after_of(record).outcome
+        run, _, count = manifest.sheet.rpartition("-")
+        expected[run] += 1
+        assert int(count) == expected[run], f"{manifest.sheet}: the one before it is missing"
+        of = {numbers[capture.pixels_sha256] for capture in manifest.captures}
+        assert of <= {number}, f"{manifest.sheet}: of sheet {of}, not {number}"
+        line = told.get(number)
+        if line is None:  # nothing was told of it: taken away by hand, or still there at the end
+            assert number in soak.by_hand or number == len(folders) - 1, f"{number} was never told"
+            assert number == len(folders) - 1 or manifest.verdict == "none", manifest
+        elif line["accept"] or line["reject"]:
+            verdict = "accept" if line["accept"] else "reject"
+            assert (manifest.verdict, outcome, manifest.complete) == (verdict, verdict, True)
+            # A model that failed rejects good sheets too.
+            good = means[number] < THRESHOLD and manifest.score is not None
+            assert good == bool(line["accept"]), manifest
+        found[f"told_{_told(line)}"] += 1
+        found[f"outcome_{outcome}"] += 1
+    laid = sum(event["event"] == "sheet" for event in soak.events())
+    assert laid - len(folders) in (0, 1), f"{laid} sheets, {len(folders)} records"
+    rows = [json.loads(x) for x in (soak.workspace / "rows.jsonl").read_text().splitlines()]
+    printed = [row["sheet"] for row in rows]
+    names = [folder.name for folder in folders]
+    assert printed == [name for name in names if name in set(printed)], "printed out of order"
+    assert len(names) - len(printed) <= soak.kills, "a sheet was dropped without a word"
+    return {"sheets": len(folders), **dict(sorted(found.items()))}
+
+
+def _told(line: dict[str, Any] | None) -> str:
+    if line is None:
+        return "by_hand"
+    return "accept" if line["accept"] else "reject" if line["reject"] else "none"
+
+
+def run(folder: Path, sheets: int, every: int, seed: int) -> dict[str, Any]:
+    """Inspect `sheets` sheets through faults; what must hold is asserted."""
+    started = time.monotonic()
+    photographs = folder / "photographs"
+    means = write_sheets(photographs, sheets + sheets // 10 + 20, seed)
+    with Simulator(folder, ["--sheets", str(photographs), "--speed", "100"]) as sim:
+        soak = Soak(folder, sim, seed)
+        try:
+            soak.run(sheets, every)
+        finally:
+            soak.close()
+        result: dict[str, Any] = check(soak, means, photographs)
+    verifying = subprocess.run(
+        [sys.executable, "-m", "station", "verify", "--workspace", str(soak.workspace)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "STATION_CELL": str(soak.cell)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert soak.faults[ALONE] <= 2 + sheets // 50, soak.faults
+    assert verifying.returncode == 0, verifying.stdout + verifying.stderr
+    assert soak.growth_mb < MEMORY_MB, f"{soak.growth_mb:.1f} MB more"
+    assert len(soak.counts) == 1, f"descriptors and threads: {soak.counts}"
+    ((descriptors, threads),) = soak.counts
+    return {
+        **result,
+        "faults": dict(sorted(soak.faults.items())),
+        "starts": soak.starts,
+        "growth_mb": round(soak.growth_mb, 1),
+        "descriptors": descriptors,
+        "threads": threads,
+        "s": round(time.monotonic() - started),
+    }
+
+
+def resident_mb(pid: int) -> float:
+    """Sum a process and its children: the robot's and the model's."""
+    family = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    pages = sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in family)
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def descriptors_and_threads(pid: int) -> tuple[int, int]:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir())), len(
+        list(Path(f"/proc/{pid}/task").iterdir())
+    )
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("sheets", type=int, nargs="?", default=10_000)
+    options.add_argument("--every", type=int, default=20, help="sheets between faults, on average")
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--json", action="store_true")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory(prefix="station-soak-") as place:
+        total = run(Path(place), given.sheets, given.every, given.seed)
+    if given.json:
+        sys.stdout.write(f"{json.dumps(total)}\n")
+    else:
+        faults = total.pop("faults")
+        rows = {**total, **{f"fault: {name}": n for name, n in faults.items()}}
+        sys.stdout.write("".join(f"{n!s:>8}  {name}\n" for name, n in rows.items()))

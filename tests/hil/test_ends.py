@@ -1,0 +1,126 @@
+"""How an inspection ends, whoever asks for it, and what surroundings it does not mind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import test_station
+from conftest import ROOT, Simulator
+from test_station import ACCEPT, RECIPE, SMALL, Ended, Inspection, Station, pictures, wait_until
+
+from station.records.dataset import Dataset, after_of, read_record
+
+models = test_station.models
+PATIENCE_S = 100.0
+
+
+@pytest.fixture(scope="module")
+def sim(simulator: Callable[..., Simulator]) -> Simulator:
+    return simulator(*SMALL, "--defect-rate", "0")
+
+
+@pytest.fixture
+def station(sim: Simulator, tmp_path: Path, models: Path) -> Iterator[Station]:
+    for command in ("slider 1", "reset"):
+        sim.send(command)
+    one = Station(tmp_path / "würk", sim)
+    Inspection(one, models)
+    one.write("recipes/two.yaml", f"{RECIPE}model: toy/1\nthreshold: 0.9\n")
+    yield one
+
+
+def outcomes(station: Station) -> list[str | None]:
+    """Return what every record says was told; each must be complete."""
+    records = [read_record(folder) for folder in Dataset(station.folder, "two").folders()]
+    assert all(record.manifest.complete for record in records)
+    return [after_of(record).outcome for record in records]
+
+
+def rises(station: Station) -> int:
+    return sum(e["line"] == ACCEPT and e["value"] for e in station.journal("output"))
+
+
+@pytest.mark.timeout(200)
+def test_one_ctrl_c_finishes_the_sheet_and_tells_it(station: Station) -> None:
+    process = station.start("inspect --recipe two --sheets 9 --json")
+    wait_until(lambda: pictures(station), PATIENCE_S)
+    process.send_signal(signal.SIGINT)
+    ended = Ended.of(process, PATIENCE_S)
+    assert ended.code == 130, ended.err
+    assert "finishing the sheet, then stopping; Ctrl-C again stops now" in ended.err
+    assert [row["verdict"] for row in ended.rows()] == outcomes(station) == ["accept"]
+    assert rises(station) == 1
+    assert station.sim.send("state")["outputs"] & 7 == 0, "the sheet has gone and the lines are low"
+
+
+@pytest.mark.timeout(200)
+def test_a_reader_that_leaves_ends_the_run_after_a_sheet(station: Station) -> None:
+    process = station.start("inspect --recipe two --sheets 99 --json")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(PATIENCE_S) == 1, err
+    assert "Traceback" not in err
+    assert "nobody reads standard output any more" in err
+    assert outcomes(station) == ["accept", "accept"]
+    assert rises(station) == 2
+    assert not station.sim.send("state")["moving"]
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("locale", "closed"),
+    [
+        ({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, "inspect"),
+        ({"LC_ALL": "tr_TR.UTF-8"}, "verify"),
+    ],
+)
+def test_no_locale_no_terminal_no_output_and_no_working_directory_are_minded(
+    station: Station, locale: dict[str, str], closed: str
+) -> None:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHON"))}
+    environment = {**kept, **station.sim.env, "STATION_CELL": str(station.cell), **locale}
+    environment["PYTHONPATH"] = str(ROOT)
+    for command in ("inspect --recipe two --sheets 1", "verify"):
+        name = command.split()[0]
+        done = subprocess.run(
+            [sys.executable, "-m", "station", *command.split(), "--workspace", station.folder],
+            cwd="/proc",  # nothing can be written there
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            preexec_fn=(lambda: os.close(1)) if name == closed else None,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        assert (done.stdout == b"") == (name == closed)
+    assert outcomes(station) == ["accept"]
+
+
+@pytest.fixture
+def read_only(station: Station) -> Iterator[Station]:
+    run = {"capture_output": True, "text": True, "check": False}
+    folder = str(station.folder)
+    for command in (["--bind", folder, folder], ["-o", "remount,bind,ro", folder]):
+        told = subprocess.run(["mount", *command], **run)  # type: ignore[call-overload]  # noqa: S607
+        if told.returncode != 0:
+            subprocess.run(["umount", folder], **run)  # type: ignore[call-overload]  # noqa: S607
+            pytest.skip(f"nothing can be mounted here: {told.stderr.strip()}")
+    yield station
+    subprocess.run(["umount", folder], check=True)  # noqa: S607
+
+
+def test_a_workspace_that_cannot_be_written_ends_before_anything_moves(read_only: Station) -> None:
+    ended = read_only.run("inspect --recipe two --sheets 1")
+    assert ended.code == 5, ended.err
+    assert "Read-only file system" in ended.complaint()
+    assert read_only.moves() == []
