@@ -215,7 +215,7 @@ def test_what_was_awaited_in_vain_is_told(gate: Gates, present: bool) -> None:
 
 
 @pytest.mark.bad_input("089-sheet-gone-while-busy")
-def test_a_sheet_that_goes_while_it_is_worked_on_is_an_error() -> None:
+def test_a_sheet_that_goes_while_it_is_worked_on_is_an_error(gate: Gates) -> None:
     arm = ArmDouble()
     arm.inputs = PRESENT
     gate(arm).begin()
