@@ -30,6 +30,7 @@ def station(sim: Simulator, tmp_path: Path, models: Path) -> Iterator[Station]:
     for command in ("slider 1", "reset"):
         sim.send(command)
     one = Station(tmp_path / "würk", sim)
+    one.edit_cell("    host:", "    connect_timeout_s: 100  # a busy computer\n    host:")
     Inspection(one, models)
     one.write("recipes/two.yaml", f"{RECIPE}model: toy/1\nthreshold: 0.9\n")
     yield one
@@ -63,7 +64,7 @@ def test_one_ctrl_c_finishes_the_sheet_and_tells_it(station: Station) -> None:
 def test_a_reader_that_leaves_ends_the_run_after_a_sheet(station: Station) -> None:
     process = station.start("inspect --recipe two --sheets 99 --json")
     assert process.stdout is not None
-    assert process.stdout.readline()
+    assert process.stdout.readline(), process.communicate()
     process.stdout.close()
     assert process.stderr is not None
     err = process.stderr.read()

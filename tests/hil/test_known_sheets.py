@@ -42,6 +42,7 @@ def sim(simulator: Callable[..., Simulator], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def station(sim: Simulator, tmp_path: Path, models: Path) -> Iterator[Station]:
     one = Station(tmp_path / "ws", sim)
+    one.edit_cell("    host:", "    connect_timeout_s: 100  # a busy computer\n    host:")
     Inspection(one, models)
     one.write("recipes/two.yaml", f"{RECIPE}model: toy/1\nthreshold: 0.5\n{REFERENCE}")
     yield one
