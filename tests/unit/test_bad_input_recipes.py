@@ -10,7 +10,7 @@ from bad_input import MODEL, RECIPE, Case, Desk, add, check, each, edit, write
 
 from station.cli import main
 
-PLACE = "pose: [-0.055, -0.495, 0.26, 3.14159265, 0, 0]"
+PLACE = "pose: [-0.064, -0.505, 0.29, 3.14159265, 0, 0]"
 SETUP = f"  - name: left-front\n    {PLACE}\n"
 WHERE = "recipes/glassfiber.yaml"
 
@@ -96,8 +96,8 @@ CASES = [
     Case(14, "setup-twice", edit(RECIPE, "left-back", "left-front"), "two setups are named"),
     Case(15, "five-numbers", edit(RECIPE, ", 0, 0]\n", ", 0]\n"), "pose: 5 numbers, not 6"),
     Case(15, "seven-numbers", edit(RECIPE, ", 0, 0]\n", ", 0, 0, 0]\n"), "pose: 7 numbers, not 6"),
-    Case(15, "huge-number", edit(RECIPE, "[-0.055, ", "[1e300, "), "positions are in metres"),
-    Case(16, "millimetres", edit(RECIPE, "-0.055, -0.495", "-55, -495"), "positions are in metres"),
+    Case(15, "huge-number", edit(RECIPE, "[-0.064, ", "[1e300, "), "positions are in metres"),
+    Case(16, "millimetres", edit(RECIPE, "-0.064, -0.505", "-64, -505"), "positions are in metres"),
     Case(16, "offset-in-mm", edit(RECIPE, "- [0.003,", "- [30,"), "lengths are in metres"),
     Case(17, "degrees", edit(RECIPE, "3.14159265", "180"), "angles are in radians"),
     Case(
@@ -109,10 +109,10 @@ CASES = [
     Case(
         18,
         "outside-workspace",
-        edit(RECIPE, "-0.055, -0.4", "-0.355, -0.4"),
+        edit(RECIPE, "-0.064, -0.3", "-0.364, -0.3"),
         "would leave the workspace",
     ),
-    Case(19, "too-low", edit(RECIPE, "0.26,", "0.12,"), "mm is not within 100 to 700"),
+    Case(19, "too-low", edit(RECIPE, "0.29,", "0.12,"), "mm is not within 100 to 700"),
     Case(
         20,
         "too-fast",

@@ -86,7 +86,7 @@ def test_millimetres_per_model_pixel_are_told_and_a_small_defect_warned_of(desk:
 
 
 def test_a_setup_outside_the_workspace_is_an_error_with_its_name(desk: Desk) -> None:
-    desk.edit("recipes/glassfiber.yaml", "[0.055, -0.405, 0.26", "[0.055, -0.405, 0.12")
+    desk.edit("recipes/glassfiber.yaml", "[0.064, -0.395, 0.29", "[0.064, -0.395, 0.12")
     (error,) = desk.errors()
     assert "right-back shot 1" in error
     assert "leave the workspace" in error
@@ -164,14 +164,14 @@ def test_the_robot_is_asked_about_every_pose(desk: Desk) -> None:
 
 
 def test_a_pose_the_robot_refuses_is_named(desk: Desk) -> None:
-    desk.edit("recipes/glassfiber.yaml", "[0.055, -0.405, 0.26", "[0.055, -1.405, 0.26")
+    desk.edit("recipes/glassfiber.yaml", "[0.064, -0.395, 0.29", "[0.064, -1.395, 0.29")
     findings = list(check_reach(ArmDouble(HOME), load_recipe(desk.folder, RECIPE)))
     assert {f.level for f in findings} == {"error"}
     assert "the robot cannot reach the approach of right-back shot 1" in findings[0].what
 
 
 def test_a_first_setup_out_of_reach_is_an_error(desk: Desk) -> None:
-    desk.edit("recipes/glassfiber.yaml", "[-0.055, -0.495, 0.26", "[-0.055, -1.495, 0.26")
+    desk.edit("recipes/glassfiber.yaml", "[-0.064, -0.505, 0.29", "[-0.064, -1.505, 0.29")
     assert desk.errors() == ["setup left-front: out of the arm's reach"]
 
 
@@ -189,19 +189,19 @@ def test_picture_limits_are_explained(desk: Desk) -> None:
 
 def test_a_view_width_unlike_the_lens_is_told(desk: Desk) -> None:
     assert not [f for f in desk.findings() if "view_width_m" in f.what]
-    desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.134", "view_width_m: 0.20")
+    desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.150", "view_width_m: 0.20")
     (finding,) = [f for f in desk.findings() if "view_width_m" in f.what]
     assert finding.level == "warning"
-    assert "200 mm, lens and working distance give 135 mm" in finding.what
+    assert "200 mm, lens and working distance give 151 mm" in finding.what
 
 
 def test_consensus_without_the_views_width_is_refused(desk: Desk) -> None:
-    desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.134", "# view_width_m: 0.134")
+    desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.150", "# view_width_m: 0.150")
     with pytest.raises(ConfigError, match="consensus needs view_width_m"):
         desk.findings()
 
 
 def test_a_view_narrower_than_the_offsets_is_refused(desk: Desk) -> None:
-    desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.134", "view_width_m: 0.0001")
+    desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.150", "view_width_m: 0.0001")
     with pytest.raises(ConfigError, match="too small for offsets_m"):
         desk.findings()

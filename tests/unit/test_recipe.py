@@ -35,18 +35,18 @@ def test_the_shipped_recipe_has_twelve_shots() -> None:
     assert len(shots) == loaded.recipe.shots_per_sheet == 12
     assert len(loaded.sha256) == 64
     assert [shot.number for shot in shots[:4]] == [1, 2, 3, 1]
-    assert all(math.isclose(shot.approach.z - 0.05, 0.26) for shot in shots)
+    assert all(math.isclose(shot.approach.z - 0.05, 0.29) for shot in shots)
 
 
 def test_offsets_lie_in_the_tools_frame() -> None:
-    turned = "[-0.055, -0.495, 0.26, 0, 0, 1.5707963267948966]"
-    shots = recipe("[-0.055, -0.495, 0.26, 3.14159265, 0, 0]", turned).shots(no_joints)
-    assert shots[1].pose.distance_m(Pose(-0.055, -0.492, 0.26, 0, 0, 0)) < 1e-9
-    assert shots[2].pose.distance_m(Pose(-0.058, -0.495, 0.26, 0, 0, 0)) < 1e-9
+    turned = "[-0.064, -0.505, 0.29, 0, 0, 1.5707963267948966]"
+    shots = recipe("[-0.064, -0.505, 0.29, 3.14159265, 0, 0]", turned).shots(no_joints)
+    assert shots[1].pose.distance_m(Pose(-0.064, -0.502, 0.29, 0, 0, 0)) < 1e-9
+    assert shots[2].pose.distance_m(Pose(-0.067, -0.505, 0.29, 0, 0, 0)) < 1e-9
 
 
 def test_a_setups_own_offsets_replace_the_recipes() -> None:
-    place = "pose: [-0.055, -0.495, 0.26, 3.14159265, 0, 0]"
+    place = "pose: [-0.064, -0.505, 0.29, 3.14159265, 0, 0]"
     loaded = recipe(place, place + "\n    offsets_m: [[0, 0, 0]]")
     assert loaded.shots_per_sheet == 10
     assert [shot.setup for shot in loaded.shots(no_joints)[:2]] == ["left-front", "left-back"]
@@ -60,7 +60,7 @@ def test_a_setup_taught_as_joints_asks_the_robot_where_that_is() -> None:
         return Pose(1, 2, 3, 0, 0, 0)
 
     loaded = recipe(
-        "pose: [-0.055, -0.495, 0.26, 3.14159265, 0, 0]", "joints_rad: [0, 1, 2, 3, 4, 5]"
+        "pose: [-0.064, -0.505, 0.29, 3.14159265, 0, 0]", "joints_rad: [0, 1, 2, 3, 4, 5]"
     )
     assert loaded.shots(forward)[0].pose == Pose(1, 2, 3, 0, 0, 0)
     assert asked == [Joints(0, 1, 2, 3, 4, 5)]
@@ -68,7 +68,7 @@ def test_a_setup_taught_as_joints_asks_the_robot_where_that_is() -> None:
 
 def test_a_camera_head_down_is_approached_from_above() -> None:
     shot = recipe().shots(no_joints)[1]
-    assert shot.approach.x == -0.055, "the approach belongs to the setup, not to the offset"
+    assert shot.approach.x == -0.064, "the approach belongs to the setup, not to the offset"
     assert shot.approach.z > shot.pose.z
 
 
@@ -76,23 +76,23 @@ def test_a_camera_head_down_is_approached_from_above() -> None:
     ("old", "new", "expected"),
     [
         (
-            "0.26, 3.14159265, 0, 0]",
-            "0.26, 3.14159265, 0]",
+            "0.29, 3.14159265, 0, 0]",
+            "0.29, 3.14159265, 0]",
             "recipes/a.yaml:9: setups[0].pose: 5 numbers, not 6",
         ),
         (
-            "pose: [-0.055, -0.495, 0.26, 3.14159265, 0, 0]",
+            "pose: [-0.064, -0.505, 0.29, 3.14159265, 0, 0]",
             "pose: 5",
             "recipes/a.yaml:9: setups[0].pose: 6 numbers expected",
         ),
-        ("[-0.055, -0.495", "[x, -0.495", "recipes/a.yaml:9: setups[0].pose: 'x' is not a number"),
+        ("[-0.064, -0.505", "[x, -0.505", "recipes/a.yaml:9: setups[0].pose: 'x' is not a number"),
         (
-            "[-0.055, -0.495",
+            "[-0.064, -0.505",
             "[.nan, -0.495",
             "recipes/a.yaml:9: setups[0].pose[0]: .nan is not a finite number",
         ),
         (
-            "[-0.055, -0.495",
+            "[-0.064, -0.505",
             "[true, -0.495",
             "recipes/a.yaml:9: setups[0].pose: True is not a number",
         ),
@@ -157,12 +157,12 @@ def test_a_mistake_is_named_with_file_line_and_key(old: str, new: str, expected:
 
 def test_a_setup_without_a_place_is_refused() -> None:
     with pytest.raises(ConfigError, match="a setup needs pose or joints_rad"):
-        recipe("    pose: [-0.055, -0.495, 0.26, 3.14159265, 0, 0]\n", "")
+        recipe("    pose: [-0.064, -0.505, 0.29, 3.14159265, 0, 0]\n", "")
 
 
 @pytest.mark.parametrize("count", [0, 10])
 def test_a_setup_has_one_to_nine_offsets(count: int) -> None:
-    place = "pose: [-0.055, -0.495, 0.26, 3.14159265, 0, 0]"
+    place = "pose: [-0.064, -0.505, 0.29, 3.14159265, 0, 0]"
     with pytest.raises(ConfigError, match="offsets_m"):
         recipe(place, place + f"\n    offsets_m: [{', '.join(['[0, 0, 0]'] * count)}]")
 

@@ -101,7 +101,7 @@ def test_a_recipe_without_a_threshold_gets_one(workspace: Path) -> None:
     assert made is not None
     assert made.change.before is None
     assert load_recipe(workspace, "photograph").recipe.threshold == 0.05
-    assert sorted(list_recipes(workspace)) == ["glassfiber", "photograph"]
+    assert sorted(list_recipes(workspace)) == ["glassfiber", "photograph", "soak"]
 
 
 @pytest.mark.parametrize(
