@@ -16,6 +16,7 @@ from station.errors import ConfigError
 
 SIZE_LIMIT_BYTES = 256 << 10  # of a file a person writes; YAML of this size takes seconds to read
 DEPTH_LIMIT = 20
+LONGEST_KEY = 60  # characters of it that a message shows
 READ_DEPTH_LIMIT = 100  # up to here a message also names the key
 LONGEST_INTEGER = 20  # characters; longer ones fit no field, and Python refuses thousands of digits
 
@@ -196,7 +197,12 @@ def dotted(at: Location) -> str:
     """Write a location as a person would: setups[2].pose."""
     text = ""
     for part in at:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            # Line breaks and a terminal's control characters may stand in a key, not in a message.
+            shown = part[:LONGEST_KEY] if part.isprintable() else repr(part[:LONGEST_KEY])
+            text += f".{shown}" if text else shown
     return text or "top level"
 
 

@@ -76,6 +76,8 @@ def test_a_whole_number_is_taken_for_a_float() -> None:
         (GOOD + "<<: {flag: true}\n", "a.yaml:3: <<: unknown key"),
         (GOOD + "free: !!python/name:os.system x\n", "a.yaml:3: free: tags such as"),
         (GOOD + "? [1]\n: 2\n", "a.yaml:3: a key must be plain text"),
+        (GOOD + '"\\e[2J\\n": 1\n', "a.yaml:3: '\\x1b[2J\\n': unknown key"),
+        (GOOD + "k" * 1000 + ": 1\n", f"a.yaml:3: {'k' * 60}: unknown key"),
         (GOOD + "---\nname: b\n", "a.yaml:3: "),
         (GOOD + "\tflag: true\n", "a.yaml:3: found character"),
         (GOOD + "free: [\n", "a.yaml:4: "),
