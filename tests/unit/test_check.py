@@ -77,7 +77,7 @@ def test_a_model_that_is_not_there_is_an_error(desk: Desk) -> None:
 def test_millimetres_per_model_pixel_are_told_and_a_small_defect_warned_of(desk: Desk) -> None:
     told = [f for f in desk.findings() if "mm per model pixel" in f.what]
     assert len(told) == 1
-    pixel_mm = 8.45 / 16 * 255 / 256
+    pixel_mm = 8.45 / 16 * 285 / 256
     assert told[0].what.startswith(f"{pixel_mm:.2f} mm per model pixel")
     desk.edit("recipes/glassfiber.yaml", "smallest_defect_mm: 3", "smallest_defect_mm: 1")
     (finding,) = [f for f in desk.findings() if "mm per model pixel" in f.what]
