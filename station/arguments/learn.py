@@ -74,20 +74,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="int8: quantise the backbone first; runs through OpenVINO",
     )
     train.add_argument("--resume", action="store_true", help="go on with a stopped training")
-    train.add_argument(
-        "--input-size",
-        type=input_size,
-        metavar="PX",
-        help="long side the model sees, a multiple of 32; default 256",
-    )
-    train.add_argument(
-        "--levels",
-        type=int,
-        nargs="+",
-        choices=(4, 8, 16, 32),
-        metavar="STRIDE",
-        help="of the backbone: 4 shows the finest detail, 32 the widest surroundings",
-    )
+    _add_input(train)
     train.add_argument(
         "--tiles",
         type=tiles,
@@ -211,6 +198,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     experiment.add_argument("--dataset", type=Path, required=True, metavar="DIR")
     experiment.add_argument("--out", type=Path, required=True, metavar="DIR", help="of everything")
     experiment.add_argument("--preset", choices=("default", "paper"), default="default")
+    _add_input(experiment)
     experiment.add_argument("--seeds", type=count, default=3, metavar="N")
     experiment.add_argument("--split", choices=("all", "select", "report"), default="select")
     add_json(experiment)
@@ -301,3 +289,20 @@ def _threshold(commands: Commands, common: argparse.ArgumentParser) -> None:
     threshold.add_argument("--who", metavar="NAME", help="who answers for it (with --write)")
     threshold.add_argument("--why", metavar="TEXT", help="why it is changed (with --write)")
     add_json(threshold)
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input-size",
+        type=input_size,
+        metavar="PX",
+        help="long side the model sees, a multiple of 32; default 256",
+    )
+    parser.add_argument(
+        "--levels",
+        type=int,
+        nargs="+",
+        choices=(4, 8, 16, 32),
+        metavar="STRIDE",
+        help="of the backbone: 4 shows the finest detail, 32 the widest surroundings",
+    )

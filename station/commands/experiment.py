@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from station import show
 from station.commands.common import stopping
 from station.errors import INTERRUPTED, ConfigError
-from station.preset import PRESETS
+from station.preset import PRESETS, changed
 
 if TYPE_CHECKING:
     from station.learn.experiment import Row
@@ -24,7 +24,12 @@ def experiment(args: argparse.Namespace) -> int:
 
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"{args.out}: not a folder")
-    chosen = variants(args.what, PRESETS[args.preset], from_mvtec(args.dataset))
+    changes = {
+        "input_size": args.input_size,
+        "levels": args.levels and tuple(sorted(args.levels)),
+    }
+    preset = changed(PRESETS[args.preset], **{k: v for k, v in changes.items() if v is not None})
+    chosen = variants(args.what, preset, from_mvtec(args.dataset))
     args.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(chosen, args.dataset.resolve(), args.out, args.split, args.seeds)
     rows: list[Row] = []

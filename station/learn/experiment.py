@@ -80,7 +80,8 @@ def variants(what: Experiment, preset: Preset, images: TrainingImages) -> list[V
         "noise 0.3": {"noise": (0.3,)},
         "strides 8, 16": {"levels": (8, 16)},
         "no smoothing": {"smoothing": 0.0},
-        "384 px": {"input_size": 384},
+        "512 px": {"input_size": 512},
+        "512 px, strides 4-32": {"input_size": 512, "levels": (4, 8, 16, 32)},
         "2 x 2 tiles": {"tiles": 2},
         "lite2": {"backbone": "efficientnet_lite2"},
     }
