@@ -26,7 +26,7 @@ REFERENCE = """reference:
     - {name: dark, expect: accept}
     - {name: bright, expect: reject}
 """
-PATIENCE_S = 100.0
+PATIENCE_S = 200.0
 
 
 @pytest.fixture(scope="module")
