@@ -19,7 +19,7 @@ def threshold(value: str) -> Callable[[Desk], object]:
     """Set the threshold, judged by the highest shot of a setup."""
 
     def spoil(desk: Desk) -> None:
-        desk.edit(RECIPE, "threshold: 0.14 ", f"threshold: {value} ")
+        desk.edit(RECIPE, "threshold: 0.03 ", f"threshold: {value} ")
         desk.edit(RECIPE, "setup_score: consensus", "setup_score: highest")
 
     return spoil

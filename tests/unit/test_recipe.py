@@ -210,4 +210,4 @@ def test_one_wrong_character_never_ends_in_a_traceback(at: int, character: str) 
 
 
 def test_only_the_highest_shot_makes_a_threshold_below_zero_a_mistake() -> None:
-    assert recipe("threshold: 0.14 ", "threshold: -0.14 ").threshold == -0.14
+    assert recipe("threshold: 0.03 ", "threshold: -0.03 ").threshold == -0.03
