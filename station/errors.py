@@ -25,12 +25,25 @@ Aborted is no StationError: like KeyboardInterrupt it ends what is under way at 
 """
 
 INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT
+LONGEST_MESSAGE = 1000
+
+
+def one_line(text: str) -> str:
+    """Make one line for a person, whatever a file's content or name brought into it."""
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+    return shown if len(shown) <= LONGEST_MESSAGE else f"{shown[:LONGEST_MESSAGE]} ..."
 
 
 class StationError(Exception):
     """Base of every error a user can act on."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(StationError):
@@ -55,7 +68,7 @@ class DeviceError(StationError):
 
     def __str__(self) -> str:
         advice = f"; {self.advice}" if self.advice else ""
-        return f"{self.device}: {self.problem}{advice}"
+        return one_line(f"{self.device}: {self.problem}{advice}")
 
 
 class DeviceNotFound(DeviceError):

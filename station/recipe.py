@@ -44,7 +44,7 @@ def _within_reason(pose: Pose) -> Pose:
 
 
 def _near(point: tuple[float, ...]) -> tuple[float, ...]:
-    if not math.dist(point, (0, 0, 0)) <= FARTHEST_M:
+    if not max(map(abs, point)) <= FARTHEST_M:
         raise ValueError(f"more than {FARTHEST_M:g} m away; lengths are in metres")
     return point
 

@@ -16,7 +16,6 @@ from station.errors import ConfigError
 
 SIZE_LIMIT_BYTES = 256 << 10  # of a file a person writes; YAML of this size takes seconds to read
 DEPTH_LIMIT = 20
-LONGEST_KEY = 60  # characters of it that a message shows
 READ_DEPTH_LIMIT = 100  # up to here a message also names the key
 LONGEST_INTEGER = 20  # characters; longer ones fit no field, and Python refuses thousands of digits
 
@@ -197,12 +196,7 @@ def dotted(at: Location) -> str:
     """Write a location as a person would: setups[2].pose."""
     text = ""
     for part in at:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            # Line breaks and a terminal's control characters may stand in a key, not in a message.
-            shown = part[:LONGEST_KEY] if part.isprintable() else repr(part[:LONGEST_KEY])
-            text += f".{shown}" if text else shown
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text or "top level"
 
 
