@@ -9,7 +9,7 @@ import sys
 # The parameters of mallopt(3) by number, as in malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _MIB = 1 << 20
-_SPINS = "1000"  # some microseconds
+_SPINS = "5000"  # some ten microseconds
 
 
 def prepare() -> None:
