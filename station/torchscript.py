@@ -28,7 +28,7 @@ from station import openvino_runtime
 from station.errors import ModelError
 from station.records.sheet import Precision, RuntimeName
 
-# On two free cores 25 ms in place of 43; where other work keeps them busy, slower than one.
+# About half the time of one on two free cores; docs/decisions/0027 has what other work costs them.
 THREADS = 2
 # RLIMIT_AS counts what torch only reserves; the data segment is what it really writes to.
 DATA_LIMIT_BYTES = 4 << 30
