@@ -194,19 +194,22 @@ PARENT = """
 import sys, time
 from station.worker import Worker
 if __name__ == "__main__":
-    worker = Worker("test", sys.argv[1], tuple(sys.argv[2:]), 20.0)
+    worker = Worker("test", sys.argv[1], tuple(sys.argv[3:]), 20.0)
     print(worker.pid, flush=True)
+    if sys.argv[2] == "busy":
+        worker.request("sleep", 60.0, deadline_s=90)
     time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("target", ["Server", "Stays"])
-def test_a_child_never_outlives_its_parent(target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target", "does"), [("Server", "busy"), ("Stays", "idle")])
+def test_a_child_never_outlives_its_parent(target: str, does: str, tmp_path: Path) -> None:
+    """Neither in the middle of a request, nor if it takes its time when its parent is gone."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     folders = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
     parent = subprocess.Popen(
-        [sys.executable, str(script), f"worker_targets:{target}", str(tmp_path)],
+        [sys.executable, str(script), f"worker_targets:{target}", does, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": folders},
@@ -216,8 +219,9 @@ def test_a_child_never_outlives_its_parent(target: str, tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert gone(pid)
-    assert (tmp_path / "closed").exists() == (target == "Stays")
+    assert gone(pid, 5.0)
+    if target == "Stays":
+        assert (tmp_path / "closed").read_text() == str(pid)
 
 
 @pytest.mark.parametrize("hanging", [True, False])
