@@ -16,8 +16,8 @@ import numpy as np
 
 from station import openvino_runtime
 from station.errors import ModelError
-from station.learn.evaluate import own_threshold
-from station.learn.variants import memory_mb
+from station.evaluate.measure import own_threshold
+from station.evaluate.variants import memory_mb
 from station.model import Model, ModelCard, load_card, start_model
 from station.recipe import HIGHEST
 from station.records.sheet import Image, Precision, RuntimeName, judge

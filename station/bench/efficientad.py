@@ -25,7 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.bench.simplenet import TORCH_BF16, TORCH_FP32, torch_threads, woven_frames
-from station.learn.efficientad import (
+from station.learn.efficientad.graph import published_graph
+from station.learn.efficientad.pdn import STRIDE, Size, pdn
+from station.learn.efficientad.reference import Reference
+from station.learn.efficientad.training import (
     HARD,
     Fit,
     Plan,
@@ -35,10 +38,7 @@ from station.learn.efficientad import (
     measure_maps,
     published,
 )
-from station.learn.efficientad_graph import published_graph
-from station.learn.efficientad_reference import Reference
 from station.learn.export import Detector, InputForm, freeze, to_bytes
-from station.learn.pdn import STRIDE, Size, pdn
 from station.torchscript import THREADS, bf16_speedup
 from station.torchscript import Detector as Loaded
 

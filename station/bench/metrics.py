@@ -8,8 +8,8 @@ import time
 import cv2
 import numpy as np
 
-from station.learn import region_metrics
-from station.learn.region_metrics import LabelledMap
+from station.evaluate import region_metrics
+from station.evaluate.region_metrics import LabelledMap
 
 DEFECTIVE_SHARE = 0.5
 

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from station import openvino_runtime
-from station.learn.backbones import Backbone, cut, load_network, random_network
-from station.learn.collapse import CollapsedHead, collapse
 from station.learn.export import Detector, InputForm, freeze, to_bytes, torchscript_is_meant
-from station.learn.local import AuthorsPool, AveragePool
-from station.learn.quantise import Int8Network, int8_file, quantised_backbone
-from station.learn.reference import Answer, Reference, ReferenceHead
-from station.learn.weights import find, known
+from station.learn.features.backbones import Backbone, cut, load_network, random_network
+from station.learn.features.local import AuthorsPool, AveragePool
+from station.learn.features.quantise import Int8Network, int8_file, quantised_backbone
+from station.learn.features.weights import find, known
+from station.learn.simplenet.collapse import CollapsedHead, collapse
+from station.learn.simplenet.reference import Answer, Reference, ReferenceHead
 from station.preset import DEFAULT, PAPER, Preset, changed
 from station.torchscript import THREADS, Runtime, torch_network
 from station.torchscript import Detector as Loaded

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from station.learn.backbones import cut, load_network, random_network
-from station.learn.features import BankOptions, Extractor, fill_bank, open_bank, pools_for
+from station.learn.features.backbones import cut, load_network, random_network
+from station.learn.features.bank import BankOptions, Extractor, fill_bank, open_bank, pools_for
+from station.learn.features.weights import find, known
 from station.learn.images import from_mvtec
-from station.learn.reference import Reference, ReferenceHead
-from station.learn.simplenet import Fit
+from station.learn.simplenet.network import Fit
+from station.learn.simplenet.reference import Reference, ReferenceHead
 from station.learn.train import THREADS, TrainOptions, train
-from station.learn.weights import find, known
 from station.preset import DEFAULT, PAPER, Preset, changed
 
 EPOCHS = 2

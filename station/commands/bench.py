@@ -119,7 +119,7 @@ def _metrics(args: argparse.Namespace) -> int:
 
 
 def _model(args: argparse.Namespace) -> int:
-    from station.learn.score import bench_model
+    from station.evaluate.score import bench_model
 
     workspace = workspace_of(args)
     model, _ = judged_by(recipe_of(args, workspace))

@@ -12,7 +12,7 @@ from station.errors import INTERRUPTED, ConfigError
 from station.recipe import load_recipe
 
 if TYPE_CHECKING:
-    from station.learn.compare import Contender, Recommendation
+    from station.evaluate.compare import Contender, Recommendation
 
 TABLE = {
     "image AUROC": "image_auroc",
@@ -24,10 +24,10 @@ TABLE = {
 
 def compare(args: argparse.Namespace) -> int:
     """Train what is missing, measure all of them alike, say which to take."""
-    from station.learn.compare import contenders, recommend, run
-    from station.learn.evaluate import read_examples
+    from station.evaluate.compare import contenders, recommend, run
+    from station.evaluate.measure import read_examples
+    from station.evaluate.variants import Place
     from station.learn.method import TrainingStopped
-    from station.learn.variants import Place
     from station.pages.compare_report import write_comparison
 
     folder, tiles = args.dataset, 1
@@ -64,7 +64,7 @@ def compare(args: argparse.Namespace) -> int:
 
 def _row(contender: Contender) -> dict[str, Any]:
     """Return the fields of `station evaluate`, means over the seeds, and what it took."""
-    from station.learn.compare import FIGURES
+    from station.evaluate.compare import FIGURES
 
     first = contender.evaluations[0]
     figures = {name: contender.figure(name) for name in FIGURES}

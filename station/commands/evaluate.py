@@ -14,10 +14,10 @@ from station.model import ModelCard, load_card, open_model
 from station.recipe import HIGHEST, load_recipe
 
 if TYPE_CHECKING:
-    from station.learn.evaluate import Examples, Judging, Scored
-    from station.learn.evaluate_root import Average
-    from station.learn.evaluation import Evaluation
-    from station.learn.metrics import Estimate
+    from station.evaluate.evaluation import Evaluation
+    from station.evaluate.measure import Examples, Judging, Scored
+    from station.evaluate.metrics import Estimate
+    from station.evaluate.root import Average
 
 DEADLINE_S = 120.0  # nobody waits at a line, and other work may keep the machine busy
 
@@ -39,7 +39,7 @@ def evaluate(args: argparse.Namespace) -> int:
     workspace = workspace_of(args)
     if args.root is not None:
         return _evaluate_root(args, workspace)
-    from station.learn.evaluate import newest, read_examples
+    from station.evaluate.measure import newest, read_examples
     from station.pages.evaluation_report import write_evaluation
 
     check_out(args.out)
@@ -62,9 +62,9 @@ def evaluate(args: argparse.Namespace) -> int:
 def _measure(
     workspace: Path, name: str, examples: Examples, judging: Judging
 ) -> tuple[Evaluation, list[Scored]]:
-    from station.learn.evaluate import evaluate as figures
-    from station.learn.evaluate import score
-    from station.learn.splits import check_unseen
+    from station.evaluate.measure import evaluate as figures
+    from station.evaluate.measure import score
+    from station.evaluate.splits import check_unseen
 
     check_unseen(workspace, name, [example.file for example in examples.members])
     with open_model(workspace, name, DEADLINE_S) as model:
@@ -74,7 +74,7 @@ def _measure(
 
 
 def _judging(args: argparse.Namespace, workspace: Path, card: ModelCard) -> Judging:
-    from station.learn.evaluate import Judging, own_threshold
+    from station.evaluate.measure import Judging, own_threshold
 
     if args.threshold is not None:
         return Judging(args.threshold, "given", HIGHEST)
@@ -89,9 +89,9 @@ def _judging(args: argparse.Namespace, workspace: Path, card: ModelCard) -> Judg
 
 def _evaluate_root(args: argparse.Namespace, workspace: Path) -> int:
     """Measure every category, each with its own model; finished ones are read, not repeated."""
-    from station.learn import evaluation as evaluations
-    from station.learn.evaluate import newest, read_examples
-    from station.learn.evaluate_root import averages, categories, finished_before
+    from station.evaluate import evaluation as evaluations
+    from station.evaluate.measure import newest, read_examples
+    from station.evaluate.root import averages, categories, finished_before
     from station.pages.evaluation_report import write_evaluation, write_overview
 
     if args.recipe is not None:
@@ -176,7 +176,7 @@ def _print(evaluation: Evaluation) -> None:
 
 
 def _figure(text: str, estimate: Estimate) -> dict[str, Any]:
-    from station.learn.metrics import Rate
+    from station.evaluate.metrics import Rate
 
     count = f"{estimate.count} of {estimate.total}" if isinstance(estimate, Rate) else ""
     bounds = {"low": estimate.low, "high": estimate.high}

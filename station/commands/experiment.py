@@ -12,12 +12,12 @@ from station.errors import INTERRUPTED, ConfigError
 from station.preset import PRESETS, changed
 
 if TYPE_CHECKING:
-    from station.learn.experiment import Row
+    from station.evaluate.experiment import Row
 
 
 def experiment(args: argparse.Namespace) -> int:
     """Train every variant with every seed; measure and compare them."""
-    from station.learn.experiment import Plan, run, variants
+    from station.evaluate.experiment import Plan, run, variants
     from station.learn.images import from_mvtec
     from station.learn.method import TrainingStopped
     from station.pages.experiment_report import write_experiment

@@ -37,9 +37,9 @@ def label(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Learn from good sheets and write a new model."""
+    from station.evaluate.metrics import held_out_rejects
     from station.learn.images import from_mvtec
     from station.learn.method import TrainingStopped
-    from station.learn.metrics import held_out_rejects
     from station.learn.train import TrainOptions
     from station.learn.train import train as learn
 
@@ -133,9 +133,9 @@ def import_(args: argparse.Namespace) -> int:
 
 def distill(args: argparse.Namespace) -> int:
     """Distil a teacher for EfficientAD into the store of weights."""
-    from station.learn.distill import DistillOptions, distil
+    from station.learn.efficientad.distill import DistillOptions, distil
+    from station.learn.features.weights import store
     from station.learn.method import TrainingStopped
-    from station.learn.weights import store
 
     options = DistillOptions(
         name=args.name or args.size,
@@ -163,7 +163,7 @@ def distill(args: argparse.Namespace) -> int:
 
 def score(args: argparse.Namespace) -> int:
     """Score picture files."""
-    from station.learn.score import (
+    from station.evaluate.score import (
         check_overlays,
         overlay_place,
         pictures,

@@ -15,9 +15,9 @@ from station.recipe import LoadedRecipe
 from station.revisions import Author, Basis, Revision, check, set_threshold
 
 if TYPE_CHECKING:
-    from station.learn.contract import Contract
-    from station.learn.examples import Example
-    from station.learn.threshold import Policy
+    from station.evaluate.contract import Contract
+    from station.evaluate.examples import Example
+    from station.evaluate.threshold import Policy
 
 
 class _Scores(NamedTuple):
@@ -31,8 +31,8 @@ class _Scores(NamedTuple):
 
 def threshold(args: argparse.Namespace) -> int:
     """Choose a threshold by policy; with --write make it a revision of the recipe."""
-    from station.learn.contract import draw_up
-    from station.learn.threshold import parse_policy
+    from station.evaluate.contract import draw_up
+    from station.evaluate.threshold import parse_policy
 
     workspace = workspace_of(args)
     recipe = recipe_of(args, workspace)
@@ -71,9 +71,9 @@ def _from_test(
     workspace: Path, recipe: LoadedRecipe, folder: Path, split: str, policy: Policy
 ) -> _Scores:
     """Score the labelled images of a tree, once it is sure that training did not see them."""
-    from station.learn.examples import read_test
-    from station.learn.splits import SELECT, check_unseen, halves
-    from station.learn.units import score_units
+    from station.evaluate.examples import read_test
+    from station.evaluate.splits import SELECT, check_unseen, halves
+    from station.evaluate.units import score_units
 
     model = str(recipe.recipe.model)
     examples = read_test(folder)
@@ -118,8 +118,8 @@ def _from_test(
 
 def _compare_with_training(folder: Path, examples: list[Example]) -> str:
     """Refuse copies of training images; say what was compared."""
+    from station.evaluate.splits import check_disjoint
     from station.learn.images import from_mvtec
-    from station.learn.splits import check_disjoint
 
     if not (folder / "train" / "good").is_dir():
         return f"{folder}: no train/good, so copies of training images were not looked for"
@@ -159,7 +159,7 @@ def _written(revision: Revision | None) -> str:
 
 
 def _print(contract: Contract, scores: _Scores) -> None:
-    from station.learn.contract import counted, meaning, worth
+    from station.evaluate.contract import counted, meaning, worth
 
     basis, unit = scores.basis, contract.unit
     print(f"model        {basis.model}")

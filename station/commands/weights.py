@@ -19,7 +19,7 @@ def weights(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from station.learn.weights import listed, store
+    from station.learn.features.weights import listed, store
 
     if not args.json:
         show.say(f"the store is {store()}")
@@ -37,7 +37,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _list_teachers(*, as_json: bool) -> None:
-    from station.learn.teachers import teachers
+    from station.learn.efficientad.teachers import teachers
 
     for teacher in teachers():
         if as_json:
@@ -54,8 +54,8 @@ def _list_teachers(*, as_json: bool) -> None:
 
 
 def _add(args: argparse.Namespace) -> None:
-    from station.learn.teachers import add_teacher
-    from station.learn.weights import add, known, recognise
+    from station.learn.efficientad.teachers import add_teacher
+    from station.learn.features.weights import add, known, recognise
 
     if args.teacher is not None:
         teacher = add_teacher(args.file, args.teacher, args.sha256)
@@ -69,7 +69,7 @@ def _add(args: argparse.Namespace) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from station.learn.weights import fetch, known
+    from station.learn.features.weights import fetch, known
 
     wanted = known(args.name)
     with _download(wanted.megabytes) as progress:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from station.detectors import GaussianPreset
 from station.errors import ConfigError
-from station.learn.collapse import pointwise
-from station.learn.features import Features
-from station.learn.local import upsample
+from station.learn.features.bank import Features
+from station.learn.features.local import upsample
 from station.learn.method import Learned, Task
-from station.learn.simplenet import patch_features
+from station.learn.simplenet.collapse import pointwise
+from station.learn.simplenet.network import patch_features
 
 ROWS = 1 << 15  # patches turned to float64 at a time
 

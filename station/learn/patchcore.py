@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from station.detectors import PatchcorePreset
-from station.learn.features import Features
+from station.learn.features.bank import Features
 from station.learn.method import Learned, Progress, Task
-from station.learn.simplenet import patch_features
+from station.learn.simplenet.network import patch_features
 
 TOLD_EVERY = 100  # members of the coreset
 

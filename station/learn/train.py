@@ -24,8 +24,9 @@ from station.detectors import (
     PatchcorePreset,
 )
 from station.errors import ConfigError, ModelError
-from station.learn import fit_simplenet, fit_student, gaussian, patchcore
+from station.learn import gaussian, patchcore
 from station.learn.checkpoint import Checkpoint
+from station.learn.efficientad import fit as fit_student
 from station.learn.export import (
     Detector,
     InputForm,
@@ -35,6 +36,7 @@ from station.learn.export import (
     to_bytes,
     write_model,
 )
+from station.learn.features.quantise import Int8Network, int8_file
 from station.learn.held_out import (
     HeldOut,
     hold_out,
@@ -45,7 +47,7 @@ from station.learn.held_out import (
 )
 from station.learn.images import Reader, TrainingImages
 from station.learn.method import Learned, Progress, Task
-from station.learn.quantise import Int8Network, int8_file
+from station.learn.simplenet import fit as fit_simplenet
 from station.model import Golden, ModelCard, ModelInput, Training
 from station.preset import DEFAULT, Preset
 from station.recipe import HIGHEST, MODEL_PATTERN, SheetRule

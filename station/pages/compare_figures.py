@@ -9,8 +9,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from station.learn.compare import Contender
-from station.learn.published import Family, Published
+from station.evaluate.compare import Contender
+from station.evaluate.published import Family, Published
 from station.pages.evaluation_figures import (
     COLOURS,
     GRID_COLOUR,

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 from scipy.stats import rankdata
 
+from station.evaluate.compare import CONFIDENCE, NEAR, Contender, Recommendation
+from station.evaluate.examples import Example
+from station.evaluate.measure import Examples
+from station.evaluate.metrics import Estimate
+from station.evaluate.published import Published, published
+from station.evaluate.variants import DEADLINE_S
 from station.heatmap import MAP_RANGE, colour_stops, map_over
-from station.learn.compare import CONFIDENCE, NEAR, Contender, Recommendation
-from station.learn.evaluate import Examples
-from station.learn.examples import Example
 from station.learn.images import read_image
-from station.learn.metrics import Estimate
-from station.learn.published import Published, published
-from station.learn.variants import DEADLINE_S
 from station.model import open_model
 from station.pages import compare_figures as figures
 from station.pages.evaluation_figures import COLOURS, MARKS

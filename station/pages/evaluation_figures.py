@@ -16,8 +16,8 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from station.learn.evaluation import Evaluation, RegionRow
-from station.learn.metrics import Estimate
+from station.evaluate.evaluation import Evaluation, RegionRow
+from station.evaluate.metrics import Estimate
 from station.model import CurvePoint, Deviations
 from station.pages.page import ACCEPT_COLOUR, REJECT_COLOUR, svg
 

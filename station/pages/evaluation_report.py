@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from station.evaluate.evaluation import Evaluation
+from station.evaluate.masks import read_mask
+from station.evaluate.measure import Examples, Scored
+from station.evaluate.metrics import Estimate, ImageMetrics, Rate
+from station.evaluate.root import AVERAGED, Average
 from station.heatmap import MAP_RANGE, colour_stops, map_over
-from station.learn.evaluate import Examples, Scored
-from station.learn.evaluate_root import AVERAGED, Average
-from station.learn.evaluation import Evaluation
 from station.learn.images import read_image
-from station.learn.masks import read_mask
-from station.learn.metrics import Estimate, ImageMetrics, Rate
 from station.model import ModelCard
 from station.pages import evaluation_figures as figures
 from station.pages.page import data_uri, environment, smaller, write_page

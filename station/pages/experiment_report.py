@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from station.evaluate.experiment import METRICS, Mean, Plan, Row
+from station.evaluate.metrics import Estimate
 from station.heatmap import colour_stops
-from station.learn.experiment import METRICS, Mean, Plan, Row
-from station.learn.metrics import Estimate
 from station.pages import evaluation_figures as figures
 from station.pages.evaluation_report import NAMES
 from station.pages.page import environment, write_page

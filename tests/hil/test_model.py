@@ -15,11 +15,11 @@ import yaml
 
 from station import openvino_runtime
 from station.errors import ConfigError, DatasetError, ModelError
+from station.evaluate.score import bench_model, score_files
 from station.learn.certify import export_model
 from station.learn.export import card_text
 from station.learn.images import from_mvtec
 from station.learn.method import Progress, TrainingStopped
-from station.learn.score import bench_model, score_files
 from station.learn.train import TrainOptions, train
 from station.model import Golden, ModelCard, list_models, load_card, open_model
 from station.preset import DEFAULT, changed
@@ -193,11 +193,11 @@ def test_scores_that_are_not_numbers_are_refused(workspace: Path, nan_weights: b
 def nan_weights() -> bytes:
     import torch
 
-    from station.learn.backbones import random_backbone
-    from station.learn.collapse import CollapsedHead
     from station.learn.export import Detector, InputForm, freeze, to_bytes
-    from station.learn.local import AveragePool
-    from station.learn.simplenet import Folded
+    from station.learn.features.backbones import random_backbone
+    from station.learn.features.local import AveragePool
+    from station.learn.simplenet.collapse import CollapsedHead
+    from station.learn.simplenet.network import Folded
 
     backbone = random_backbone()
     pools = [AveragePool(channels) for channels in backbone.channels]

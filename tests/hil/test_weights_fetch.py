@@ -13,7 +13,7 @@ import pytest
 
 from station.cli import main
 from station.errors import ModelError
-from station.learn.weights import WEIGHTS, Weights, fetch, store
+from station.learn.features.weights import WEIGHTS, Weights, fetch, store
 
 CONTENT = bytes(range(256)) * 5000
 

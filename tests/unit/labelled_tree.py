@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from station.learn import evaluate
-from station.learn.evaluate import Examples, Judging, Scored
-from station.learn.evaluation import Evaluation
+from station.evaluate import measure as evaluate
+from station.evaluate.evaluation import Evaluation
+from station.evaluate.measure import Examples, Judging, Scored
 from station.model import ModelCard
 from station.recipe import HIGHEST
 from station.records.sheet import Image, Prediction

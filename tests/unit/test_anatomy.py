@@ -12,12 +12,12 @@ from torch import nn
 
 from station.errors import ModelError
 from station.learn.anatomy import take_apart
-from station.learn.backbones import random_backbone
-from station.learn.collapse import CollapsedHead
-from station.learn.deviations import deviations
 from station.learn.export import Detector, InputForm, freeze, to_bytes, write_model
-from station.learn.local import AveragePool
-from station.learn.simplenet import Fit, fold
+from station.learn.features.backbones import random_backbone
+from station.learn.features.local import AveragePool
+from station.learn.simplenet.collapse import CollapsedHead
+from station.learn.simplenet.deviations import deviations
+from station.learn.simplenet.network import Fit, fold
 from station.model import ModelCard, ModelInput
 from station.pages.network_figure import write_network
 from station.preset import DEFAULT, changed

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from station.errors import ModelError
-from station.learn.backbones import BACKBONES, cut, load_backbone, random_backbone, random_network
+from station.learn.features.backbones import (
+    BACKBONES,
+    cut,
+    load_backbone,
+    random_backbone,
+    random_network,
+)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2", "resnet18"])

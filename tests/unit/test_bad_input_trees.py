@@ -17,7 +17,7 @@ from bad_input import Case, Desk, check, each
 from PIL import Image as Pillow
 
 from station.errors import DatasetError
-from station.learn.examples import read_test
+from station.evaluate.examples import read_test
 from station.learn.images import Reader, from_mvtec
 
 TREE = "data/cloth"

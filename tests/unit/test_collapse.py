@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from station.learn.backbones import cut, random_network
-from station.learn.collapse import CollapsedHead, collapse
-from station.learn.local import AuthorsPool, AveragePool
-from station.learn.reference import Reference, ReferenceHead
-from station.learn.simplenet import patch_features
+from station.learn.features.backbones import cut, random_network
+from station.learn.features.local import AuthorsPool, AveragePool
+from station.learn.simplenet.collapse import CollapsedHead, collapse
+from station.learn.simplenet.network import patch_features
+from station.learn.simplenet.reference import Reference, ReferenceHead
 
 
 def reference_head(features: int, hidden: int, dtype: torch.dtype) -> ReferenceHead:

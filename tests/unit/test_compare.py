@@ -8,12 +8,12 @@ import pytest
 
 from station.detectors import DETECTORS, GAUSSIAN
 from station.errors import ConfigError, ModelError
-from station.learn import compare
-from station.learn.compare import Contender, contenders, recommend
-from station.learn.evaluation import Evaluation, Latency, ScoredImage
-from station.learn.metrics import RESAMPLES, LabelledScores, draw_units, image_auroc, measure
-from station.learn.published import published
-from station.learn.variants import Cost, Measured
+from station.evaluate import compare
+from station.evaluate.compare import Contender, contenders, recommend
+from station.evaluate.evaluation import Evaluation, Latency, ScoredImage
+from station.evaluate.metrics import RESAMPLES, LabelledScores, draw_units, image_auroc, measure
+from station.evaluate.published import published
+from station.evaluate.variants import Cost, Measured
 from station.preset import changed
 
 

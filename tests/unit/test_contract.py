@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from station.evaluate.contract import Contract, claim_words, draw_up, meaning, units_missing, worth
+from station.evaluate.threshold import parse_policy
 from station.intervals import share, upper_bound
-from station.learn.contract import Contract, claim_words, draw_up, meaning, units_missing, worth
-from station.learn.threshold import parse_policy
 
 GOOD = [0.1, 0.2, 0.3, 0.4, 0.5]
 DEFECTIVE = [0.35, 0.8, 0.9]

@@ -15,12 +15,18 @@ from torch.nn import functional as F  # noqa: N812
 
 from station.cli import main
 from station.errors import DatasetError, ModelError
-from station.learn import textures
-from station.learn.backbones import random_backbone
-from station.learn.distill import Distillation, DistillOptions, Target, distil, read_pictures
+from station.learn.efficientad import textures
+from station.learn.efficientad.distill import (
+    Distillation,
+    DistillOptions,
+    Target,
+    distil,
+    read_pictures,
+)
+from station.learn.efficientad.pdn import pdn
+from station.learn.efficientad.teachers import add_teacher, load_teacher, teachers
+from station.learn.features.backbones import random_backbone
 from station.learn.method import TrainingStopped
-from station.learn.pdn import pdn
-from station.learn.teachers import add_teacher, load_teacher, teachers
 
 QUICK = DistillOptions("quick", "efficientnet_lite0", steps=3, batch=1, side=64)
 
@@ -121,7 +127,7 @@ def test_a_stopped_distillation_ends_where_an_unbroken_one_does(folder: Path) ->
 def test_the_targets_channels_are_normalised_by_pictures_of_their_own(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("station.learn.distill.CALIBRATION", 3)
+    monkeypatch.setattr("station.learn.efficientad.distill.CALIBRATION", 3)
     target = Target(random_backbone("efficientnet_lite0", (8, 16)), 12)
     run = Distillation(target, read_pictures(folder), QUICK)
     run.measure()
@@ -147,7 +153,7 @@ def test_the_command_leaves_a_teacher(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("station.learn.distill.CALIBRATION", 2)
+    monkeypatch.setattr("station.learn.efficientad.distill.CALIBRATION", 2)
     for name in ("recipes", "calibration"):
         (tmp_path / name).mkdir()
     arguments = ["distill", "--images", str(folder), "--steps", "1", "--name", "mine", "--json"]

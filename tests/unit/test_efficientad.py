@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from station.errors import DatasetError, ModelError
-from station.learn.efficientad import (
+from station.learn.efficientad.graph import published_graph
+from station.learn.efficientad.pdn import Autoencoder, ImageNetPixels, Size, map_side, pdn
+from station.learn.efficientad.quantiles import quantiles
+from station.learn.efficientad.reference import Reference
+from station.learn.efficientad.training import (
     Fit,
     Losses,
     MapScale,
@@ -21,11 +25,7 @@ from station.learn.efficientad import (
     losses,
     measure_maps,
 )
-from station.learn.efficientad_graph import published_graph
-from station.learn.efficientad_reference import Reference
 from station.learn.export import Detector, InputForm, freeze, from_bytes, to_bytes
-from station.learn.pdn import Autoencoder, ImageNetPixels, Size, map_side, pdn
-from station.learn.quantiles import quantiles
 from station.torchscript import torch_network
 
 SIDE = 128  # the smallest that the autoencoder takes

@@ -12,11 +12,12 @@ from labelled_tree import LIMIT, SIZE, evaluated, make_tree, mask, picture, writ
 from test_model_card import card
 
 from station.errors import DatasetError, ModelError
-from station.learn import evaluate, evaluation
-from station.learn.evaluate_root import averages, categories, finished_before, mean
+from station.evaluate import evaluation
+from station.evaluate import measure as evaluate
+from station.evaluate.metrics import Estimate
+from station.evaluate.root import averages, categories, finished_before, mean
+from station.evaluate.splits import check_unseen, file_sha256
 from station.learn.export import write_model
-from station.learn.metrics import Estimate
-from station.learn.splits import check_unseen, file_sha256
 from station.records.sheet import Image, Prediction
 
 

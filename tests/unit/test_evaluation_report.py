@@ -10,8 +10,8 @@ import pytest
 from labelled_tree import evaluated, make_tree, picture, write
 from test_model_card import card
 
-from station.learn.evaluate_root import averages
-from station.learn.metrics import Estimate
+from station.evaluate.metrics import Estimate
+from station.evaluate.root import averages
 from station.pages.evaluation_figures import grouped_bars, marks
 from station.pages.evaluation_report import write_evaluation, write_overview
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from station.errors import DatasetError
-from station.learn.examples import read_test, sheet_of
+from station.evaluate.examples import read_test, sheet_of
 
 
 def fill(root: Path, *names: str) -> Path:

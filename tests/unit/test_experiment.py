@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from station.errors import DatasetError
-from station.learn import experiment
-from station.learn.experiment import METRICS, Mean, Plan, Row
+from station.evaluate import experiment
+from station.evaluate.experiment import METRICS, Mean, Plan, Row
+from station.evaluate.variants import Variant, model_name
 from station.learn.images import from_mvtec
-from station.learn.variants import Variant, model_name
 from station.pages.experiment_report import write_experiment, written
 from station.preset import DEFAULT, PAPER, Preset
 

@@ -11,13 +11,13 @@ from PIL import Image as Pillow
 from torch import Tensor, nn
 
 from station.errors import ConfigError, DatasetError
-from station.learn.backbones import random_backbone
-from station.learn.collapse import CollapsedHead
 from station.learn.export import Detector, InputForm, freeze, to_bytes
+from station.learn.features.backbones import random_backbone
+from station.learn.features.local import AveragePool
 from station.learn.held_out import hold_out
 from station.learn.images import Reader, TrainingImages, from_mvtec, group_by_unit, read_image
-from station.learn.local import AveragePool
-from station.learn.simplenet import Folded
+from station.learn.simplenet.collapse import CollapsedHead
+from station.learn.simplenet.network import Folded
 from station.preset import DEFAULT, PAPER, changed
 from station.torchscript import load_graph
 

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from station.detectors import EFFICIENTAD_S, LITE
 from station.errors import ConfigError, DatasetError, ModelError
 from station.learn.checkpoint import Checkpoint
-from station.learn.efficientad import Trio
+from station.learn.efficientad.fit import Origin, Penalty, learn_efficientad, learn_trio
+from station.learn.efficientad.pdn import MARGIN, Autoencoder, ImageNetPixels, map_side, pdn
+from station.learn.efficientad.teachers import add_teacher
+from station.learn.efficientad.training import Trio
 from station.learn.export import InputForm
-from station.learn.fit_student import Origin, Penalty, learn_efficientad, learn_trio
 from station.learn.held_out import hold_out
 from station.learn.images import Reader, from_mvtec
 from station.learn.method import Learned, Task, TrainingStopped
-from station.learn.pdn import MARGIN, Autoencoder, ImageNetPixels, map_side, pdn
-from station.learn.teachers import add_teacher
 from station.learn.train import TrainOptions, train
 from station.model import StudentTraining
 from station.preset import changed

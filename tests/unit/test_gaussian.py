@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from station.detectors import GAUSSIAN, PER_POSITION
 from station.errors import ConfigError
 from station.learn import gaussian
+from station.learn.features.local import AveragePool
 from station.learn.gaussian import Gaussian, GaussianHead, PlacesHead, of_patches, of_places
-from station.learn.local import AveragePool
-from station.learn.simplenet import patch_features
+from station.learn.simplenet.network import patch_features
 from station.preset import changed
 
 LEVELS = [(3, 8), (5, 4)]  # channels and cells of a side

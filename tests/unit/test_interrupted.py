@@ -10,9 +10,9 @@ import torch
 
 from station.errors import DatasetError
 from station.learn.checkpoint import Checkpoint
-from station.learn.features import BankOptions, fill_bank
+from station.learn.features.bank import BankOptions, fill_bank
 from station.learn.images import TrainingImages
-from station.learn.simplenet import Fit
+from station.learn.simplenet.network import Fit
 from station.learn.train import TrainOptions, train
 from station.preset import DEFAULT, changed
 

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "station"
 
 GROUND = {"errors", "geometry", "log", "kinematics"}
+# The learning curve needs an AUROC: what only measures stands below what learns.
+EVALUATE = {"evaluate", "evaluate.metrics"}
 FILES = GROUND | {"strict", "recipe", "config", "records.sheet", "sheet_score"}
 # Every part of the station and what of the station it may import; a new module needs a line here.
 ALLOWED: dict[str, set[str]] = {
@@ -87,7 +89,17 @@ ALLOWED: dict[str, set[str]] = {
     "bench.cycle": FILES
     | {"records.dataset", "model", "collect", "cell", "cycle", "devices"}
     | {"bench.far_ends"},
-    "bench": {"errors", "preset", "detectors", "model", "openvino_runtime", "torchscript", "learn"}
+    "bench": {
+        "errors",
+        "preset",
+        "detectors",
+        "model",
+        "openvino_runtime",
+        "torchscript",
+        "learn",
+        "evaluate",
+        "evaluate.metrics",
+    }
     | {"records.sheet", "records.dataset", "recipe", "sheet_score"},
     "bench.far_ends": {"errors"},
     "bench.camera_injection": FILES | {"devices"},
@@ -119,26 +131,38 @@ ALLOWED: dict[str, set[str]] = {
         "worker",
         "intervals",
     }
-    | {"preset", "detectors", "heatmap"},
-    "pages.evaluation_figures": FILES | {"model", "pages.page", "learn"},
+    | {"preset", "detectors", "heatmap", "evaluate.metrics"},
+    "evaluate.metrics": FILES | {"intervals", "model"},
+    "evaluate": FILES
+    | {"records.dataset", "model", "intervals", "detectors", "preset", "heatmap", "learn"}
+    | {"evaluate.metrics"},
+    "pages.evaluation_figures": FILES | {"model", "pages.page", "learn", *EVALUATE},
     "pages.evaluation_report": FILES
-    | {"model", "heatmap", "pages.page", "learn", "pages.evaluation_figures"},
-    "pages.compare_figures": {"detectors", "pages.page", "learn", "pages.evaluation_figures"},
+    | {"model", "heatmap", "pages.page", "learn", *EVALUATE, "pages.evaluation_figures"},
+    "pages.compare_figures": {
+        "detectors",
+        "pages.page",
+        "learn",
+        *EVALUATE,
+        "pages.evaluation_figures",
+    },
     "pages.compare_report": FILES
     | {
         "heatmap",
         "model",
         "pages.page",
         "learn",
+        *EVALUATE,
         "pages.evaluation_figures",
         "pages.evaluation_report",
     }
     | {"pages.compare_figures"},
-    "pages.network_figure": {"records.dataset", "model", "pages.page", "learn"},
+    "pages.network_figure": {"records.dataset", "model", "pages.page", "learn", *EVALUATE},
     "pages.experiment_report": {
         "pages.page",
         "heatmap",
         "learn",
+        *EVALUATE,
         "pages.evaluation_figures",
         "pages.evaluation_report",
     },
@@ -156,7 +180,7 @@ ONLY_IN = {
     "torchvision": set[str](),
     "timm": set[str](),
     "openvino": {"station/openvino_runtime.py"},
-    "nncf": {"station/learn/quantise.py"},
+    "nncf": {"station/learn/features/quantise.py"},
 }
 
 
@@ -201,7 +225,7 @@ def test_a_module_imports_only_what_stands_below_it(path: Path) -> None:
     assert own(path) in ALLOWED, f"{path}: say in test_layers.py where this module stands"
     names = {name.removeprefix("station.") for name in imports(path) if "station." in name}
     seen = {part(name) for name in names if name not in FOLDERS}
-    inside = {own(path)} & {"arguments", "bench", "devices", "learn", "sim"}
+    inside = {own(path)} & {"arguments", "bench", "devices", "learn", "evaluate", "sim"}
     assert seen - ALLOWED[own(path)] - inside == set()
 
 
@@ -244,7 +268,11 @@ def test_commands_import_torch_only_when_they_run() -> None:
     for path in sorted((PACKAGE / "commands").glob("*.py")):
         top = ast.parse(path.read_text(encoding="utf-8")).body
         names = {n.module or "" for n in top if isinstance(n, ast.ImportFrom)}
-        slow = {n for n in names if n.startswith(("station.learn", "station.torchscript"))}
+        slow = {
+            n
+            for n in names
+            if n.startswith(("station.learn", "station.evaluate", "station.torchscript"))
+        }
         assert not slow, path
 
 
@@ -268,7 +296,7 @@ def test_nobody_uses_mocks() -> None:
 def test_only_the_command_line_prints() -> None:
     printing = set()
     for path in modules():
-        if own(path) in {"sim", "learn"}:
+        if own(path) in {"sim", "learn", "evaluate"}:
             continue
         for node in nodes(path):
             if isinstance(node, ast.Name) and node.id == "print":

@@ -2,7 +2,7 @@
 
 import torch
 
-from station.learn.local import AuthorsPool, AveragePool
+from station.learn.features.local import AuthorsPool, AveragePool
 
 
 def test_average_at_the_border_is_over_what_there_is() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from station.learn.metrics import (
+from station.evaluate.metrics import (
     LabelledScores,
     average_precision,
     draw_units,

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from station.errors import ConfigError, DatasetError, ModelError
+from station.evaluate.metrics import held_out_rejects
 from station.learn.export import card_text, write_model
 from station.learn.images import TrainingImages
-from station.learn.metrics import held_out_rejects
 from station.learn.train import TrainOptions, train
 from station.model import (
     CurvePoint,

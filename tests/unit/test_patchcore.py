@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from station.learn.local import AveragePool
+from station.learn.features.local import AveragePool
 from station.learn.patchcore import MemoryHead, farthest_first, project
-from station.learn.simplenet import patch_features
+from station.learn.simplenet.network import patch_features
 
 
 def brute_force(points: np.ndarray, count: int) -> list[int]:

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from station import openvino_runtime
 from station.errors import ModelError
-from station.learn.backbones import Backbone, random_backbone
-from station.learn.collapse import CollapsedHead
 from station.learn.export import Detector, InputForm
-from station.learn.local import AveragePool
-from station.learn.quantise import (
+from station.learn.features.backbones import Backbone, random_backbone
+from station.learn.features.local import AveragePool
+from station.learn.features.quantise import (
     Int8Network,
     QuantisedBackbone,
     int8_file,
     quantised_backbone,
 )
+from station.learn.simplenet.collapse import CollapsedHead
 from station.preset import DEFAULT, changed
 from station.torchscript import Detector as Loaded
 from station.torchscript import Runtime, load_graph

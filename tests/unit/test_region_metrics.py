@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from station.learn import region_metrics
-from station.learn.metrics import draw_units, image_auroc
-from station.learn.region_metrics import (
+from station.evaluate import region_metrics
+from station.evaluate.metrics import draw_units, image_auroc
+from station.evaluate.region_metrics import (
     FPR_LIMIT,
     OVERLAP_FPR,
     LabelledMap,

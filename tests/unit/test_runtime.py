@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from station import openvino_runtime
 from station.errors import ModelError
-from station.learn.backbones import random_backbone
-from station.learn.collapse import CollapsedHead
 from station.learn.export import Detector, InputForm, freeze, to_bytes, torchscript_is_meant
-from station.learn.local import AveragePool
+from station.learn.features.backbones import random_backbone
+from station.learn.features.local import AveragePool
+from station.learn.simplenet.collapse import CollapsedHead
 from station.preset import DEFAULT, changed
 from station.records.sheet import Precision, RuntimeName
 from station.torchscript import Detector as Loaded

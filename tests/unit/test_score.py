@@ -10,7 +10,7 @@ import pytest
 from labelled_tree import SIZE, brightness, picture, write
 
 from station.errors import ConfigError, DatasetError
-from station.learn.score import check_overlays, overlay_place, pictures, write_overlay
+from station.evaluate.score import check_overlays, overlay_place, pictures, write_overlay
 from station.records.sheet import Prediction, Verdict
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from station.errors import ConfigError
+from station.evaluate.metrics import image_auroc
 from station.intervals import clopper_pearson
 from station.learn import synthetic
-from station.learn.collapse import CollapsedHead
-from station.learn.local import AuthorsPool, AveragePool
-from station.learn.metrics import image_auroc
-from station.learn.simplenet import Epoch, Fit, Head, fold, patch_features
+from station.learn.features.local import AuthorsPool, AveragePool
+from station.learn.simplenet.collapse import CollapsedHead
+from station.learn.simplenet.network import Epoch, Fit, Head, fold, patch_features
 from station.preset import DEFAULT, PAPER, Preset, changed
 
 CHANNELS = (5, 7, 9)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from station.errors import DatasetError
-from station.learn.examples import Example, read_test
-from station.learn.splits import check_disjoint, check_unseen, digest, file_sha256, halves
+from station.evaluate.examples import Example, read_test
+from station.evaluate.splits import check_disjoint, check_unseen, digest, file_sha256, halves
 from station.records.sheet import Image
 
 

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from station.errors import ConfigError
-from station.intervals import share, upper_bound
-from station.learn.threshold import (
+from station.evaluate.threshold import (
     ZERO_ESCAPE,
     Policy,
     above,
@@ -21,6 +20,7 @@ from station.learn.threshold import (
     parse_policy,
     read,
 )
+from station.intervals import share, upper_bound
 
 # Close together, so that there are ties and scores that share their first four decimals.
 NEAR = st.floats(-0.0006, 0.0006).map(float) | st.sampled_from([0.0, 1e-4, -2e-4, 3.5e-4])

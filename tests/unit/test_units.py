@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from station.errors import DatasetError
-from station.learn.examples import Example, read_test
-from station.learn.units import Unit, check_complete, group_sheets
+from station.evaluate.examples import Example, read_test
+from station.evaluate.units import Unit, check_complete, group_sheets
 from station.recipe import Recipe, load_recipe
 from station.sheet_score import ShotScore
 

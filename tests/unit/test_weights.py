@@ -11,8 +11,8 @@ import torch
 
 from station.cli import main
 from station.errors import ModelError
-from station.learn.backbones import load_backbone
-from station.learn.weights import (
+from station.learn.features.backbones import load_backbone
+from station.learn.features.weights import (
     WEIGHTS,
     Weights,
     add,

@@ -17,15 +17,15 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from station.detectors import AnyPreset, FeaturePreset
-from station.learn import evaluation as evaluations
-from station.learn.evaluate import Examples, evaluate, own_threshold, score
-from station.learn.evaluate_root import finished_before
-from station.learn.evaluation import Evaluation
+from station.evaluate import evaluation as evaluations
+from station.evaluate.evaluation import Evaluation
+from station.evaluate.measure import Examples, evaluate, own_threshold, score
+from station.evaluate.root import finished_before
+from station.evaluate.splits import check_unseen
+from station.learn.features.weights import find, known
 from station.learn.images import from_mvtec
 from station.learn.method import Progress
-from station.learn.splits import check_unseen
 from station.learn.train import TrainOptions, train
-from station.learn.weights import find, known
 from station.model import Model, list_models, load_card, open_model
 from station.preset import Preset
 from station.records.dataset import write_durably

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from station.evaluate.metrics import image_auroc
 from station.learn import synthetic
-from station.learn.metrics import image_auroc
-from station.learn.simplenet import Epoch, Head
+from station.learn.simplenet.network import Epoch, Head
 from station.model import CurvePoint
 from station.records.sheet import Image
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from station.errors import DatasetError
-from station.learn.metrics import Estimate, ImageMetrics, Rate
+from station.evaluate.metrics import Estimate, ImageMetrics, Rate
 from station.records.dataset import write_durably
 from station.strict import Strict
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.learn.efficientad import MapScale, Trio
-from station.learn.pdn import MARGIN
+from station.learn.efficientad.pdn import MARGIN
+from station.learn.efficientad.training import MapScale, Trio
 
 
 class Reference(nn.Module):

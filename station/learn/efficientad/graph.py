@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.learn.efficientad import MapScale, Trio
-from station.learn.pdn import MARGIN
+from station.learn.efficientad.pdn import MARGIN
+from station.learn.efficientad.training import MapScale, Trio
 
 STRIPES = (8, 4)  # rows of pooled answers at a time, of the first and the second pooled layer
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from station import openvino_runtime
 from station.errors import ModelError
-from station.learn.backbones import Backbone
 from station.learn.export import Detector, freeze, to_bytes, torchscript_is_meant
+from station.learn.features.backbones import Backbone
 from station.torchscript import THREADS, Runtime, openvino_network
 
 

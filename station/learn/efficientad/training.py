@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.errors import ModelError
-from station.learn.pdn import Autoencoder, ImageNetPixels, Size, map_side, pdn
-from station.learn.quantiles import quantiles
+from station.learn.efficientad.pdn import Autoencoder, ImageNetPixels, Size, map_side, pdn
+from station.learn.efficientad.quantiles import quantiles
 
 PUBLISHED_STEPS = 70_000
 HARD = 0.999  # the student learns from the places where it is worst, above this quantile

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from station.learn.collapse import CollapsedHead
-from station.learn.curve import Curve
-from station.learn.deviations import deviations
-from station.learn.features import Features
+from station.learn.features.bank import Features
 from station.learn.method import Learned, Progress, Task
-from station.learn.simplenet import Fit, Head, Unfolded, fold
+from station.learn.simplenet.collapse import CollapsedHead
+from station.learn.simplenet.curve import Curve
+from station.learn.simplenet.deviations import deviations
+from station.learn.simplenet.network import Fit, Head, Unfolded, fold
 from station.preset import Preset
 
 

@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from station.errors import ConfigError, ModelError
+from station.learn.efficientad.pdn import CHANNELS, SIZES, Size, pdn
 from station.learn.export import card_text
-from station.learn.pdn import CHANNELS, SIZES, Size, pdn
-from station.learn.weights import store
+from station.learn.features.weights import store
 from station.records.dataset import sync_folder, write_durably
 from station.strict import Strict
 

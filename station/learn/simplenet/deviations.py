@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from station.learn.simplenet import Head
+from station.learn.simplenet.network import Head
 from station.model import Deviations
 
 PATCHES = 10_000  # enough for a histogram; all of them would cost an epoch

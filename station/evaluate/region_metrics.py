@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from station.learn.metrics import Estimate, Floats, draw_units, estimate
+from station.evaluate.metrics import Estimate, Floats, draw_units, estimate
 
 FPR_LIMIT = 0.3  # as far as the published AU-PRO is integrated
 OVERLAP_FPR = 0.05  # of good pixels; where the table reads the overlap of each region

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.learn.local import upsample
+from station.learn.features.local import upsample
 
 SLOPE = 0.2  # of the leaky ReLU
 # A level this many times narrower than the hidden layer goes onto the finest grid before the map:

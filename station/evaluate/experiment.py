@@ -15,12 +15,12 @@ from typing import Literal, NamedTuple
 import cv2
 
 from station.errors import DatasetError
-from station.learn.evaluate import read_examples
-from station.learn.evaluation import Evaluation, Split
+from station.evaluate.evaluation import Evaluation, Split
+from station.evaluate.measure import read_examples
+from station.evaluate.variants import Place, Variant, measured, weights_absent
+from station.learn.features.weights import WEIGHTS
 from station.learn.images import TrainingImages, read_image
 from station.learn.method import Progress
-from station.learn.variants import Place, Variant, measured, weights_absent
-from station.learn.weights import WEIGHTS
 from station.preset import Preset, changed
 from station.records.dataset import write_durably
 

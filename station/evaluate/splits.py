@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from station.errors import DatasetError
-from station.learn.duplicates import find_copy, look_at
-from station.learn.examples import GOOD, Example, sheet_of
+from station.evaluate.duplicates import find_copy, look_at
+from station.evaluate.examples import GOOD, Example, sheet_of
 from station.model import SUMS
 
 SELECT, REPORT = "select", "report"

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from station.detectors import FeaturePreset
 from station.errors import DatasetError
-from station.learn.backbones import Backbone, load_backbone
-from station.learn.local import AuthorsPool, AveragePool
+from station.learn.features.backbones import Backbone, load_backbone
+from station.learn.features.local import AuthorsPool, AveragePool
+from station.learn.features.quantise import Int8Network, QuantisedBackbone, quantised_backbone
 from station.learn.method import Progress, Task
-from station.learn.quantise import Int8Network, QuantisedBackbone, quantised_backbone
-from station.learn.simplenet import patch_features
+from station.learn.simplenet.network import patch_features
 from station.preset import Preset
 from station.records.sheet import Image
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from station.errors import DatasetError, ModelError
-from station.learn import metrics, region_metrics
-from station.learn.evaluation import (
+from station.evaluate import metrics, region_metrics
+from station.evaluate.evaluation import (
     Evaluation,
     LabelMetrics,
     Latency,
@@ -24,12 +24,12 @@ from station.learn.evaluation import (
     ScoredImage,
     Split,
 )
-from station.learn.examples import GOOD, Example, read_test, sheet_of
+from station.evaluate.examples import GOOD, Example, read_test, sheet_of
+from station.evaluate.masks import at_size, check_masks, read_mask
+from station.evaluate.metrics import LabelledScores
+from station.evaluate.region_metrics import LabelledMap, PixelMetrics
+from station.evaluate.splits import file_sha256, halves
 from station.learn.images import read_image
-from station.learn.masks import at_size, check_masks, read_mask
-from station.learn.metrics import LabelledScores
-from station.learn.region_metrics import LabelledMap, PixelMetrics
-from station.learn.splits import file_sha256, halves
 from station.model import ModelCard, list_models
 from station.recipe import HIGHEST, SheetRule
 from station.records.sheet import Image, Prediction

@@ -14,9 +14,9 @@ import numpy as np
 
 from station.detectors import AnyPreset, preset_of
 from station.errors import ConfigError, ModelError
-from station.learn.evaluate import Examples
-from station.learn.evaluation import Evaluation
-from station.learn.metrics import (
+from station.evaluate.evaluation import Evaluation
+from station.evaluate.measure import Examples
+from station.evaluate.metrics import (
     RESAMPLES,
     Estimate,
     Floats,
@@ -24,7 +24,7 @@ from station.learn.metrics import (
     draw_units,
     resampled_aurocs,
 )
-from station.learn.variants import Measured, Place, Variant, measured, weights_absent
+from station.evaluate.variants import Measured, Place, Variant, measured, weights_absent
 from station.preset import changed
 
 NEAR = 0.01  # image AUROC that is given away for a faster answer, where no difference can be shown

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.errors import ModelError
-from station.learn.weights import WEIGHTS, Weights, read_weights
+from station.learn.features.weights import WEIGHTS, Weights, read_weights
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from station.evaluate.threshold import ZERO_ESCAPE, Policy, Reading, choose, read
 from station.intervals import Share, units_needed, upper_bound
-from station.learn.threshold import ZERO_ESCAPE, Policy, Reading, choose, read
 
 
 class Contract(NamedTuple):

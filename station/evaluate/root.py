@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from station.errors import DatasetError
-from station.learn import evaluation as evaluations
-from station.learn.evaluate import Examples, software
-from station.learn.evaluation import Evaluation
-from station.learn.metrics import Estimate
+from station.evaluate import evaluation as evaluations
+from station.evaluate.evaluation import Evaluation
+from station.evaluate.measure import Examples, software
+from station.evaluate.metrics import Estimate
 
 # The published averages are of these; other categories count overall only.
 TEXTURES = frozenset({"carpet", "grid", "leather", "tile", "wood"})

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from station.errors import DatasetError, ModelError
-from station.learn.examples import Example, sheet_of
+from station.evaluate.examples import Example, sheet_of
+from station.evaluate.splits import digest
 from station.learn.images import read_image
-from station.learn.splits import digest
 from station.model import open_model
 from station.recipe import HIGHEST, Recipe
 from station.sheet_score import ShotScore, recorded, sheet_score

@@ -16,8 +16,11 @@ from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.detectors import EfficientadPreset, LitePreset, StudentPreset
 from station.errors import ConfigError, DatasetError
-from station.learn.backbones import load_backbone
-from station.learn.efficientad import (
+from station.learn.efficientad.graph import AnomalyMap
+from station.learn.efficientad.lite import lite
+from station.learn.efficientad.pdn import MARGIN, Size
+from station.learn.efficientad.teachers import load_teacher
+from station.learn.efficientad.training import (
     PUBLISHED_STEPS,
     Fit,
     Losses,
@@ -28,14 +31,11 @@ from station.learn.efficientad import (
     published,
     to_grey,
 )
-from station.learn.efficientad_graph import AnomalyMap
-from station.learn.features import open_bank, reserve
+from station.learn.features.backbones import load_backbone
+from station.learn.features.bank import open_bank, reserve
 from station.learn.held_out import FEW, to_frames
 from station.learn.images import pictures, read_image
-from station.learn.lite import lite
 from station.learn.method import Learned, Progress, Task, TrainingStopped
-from station.learn.pdn import MARGIN, Size
-from station.learn.teachers import load_teacher
 from station.model import LossPoint, StudentTraining
 from station.torchscript import bf16_speedup
 

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.learn import textures
-from station.learn.backbones import Backbone, load_backbone
 from station.learn.checkpoint import Checkpoint
+from station.learn.efficientad import textures
+from station.learn.efficientad.pdn import CHANNELS, ImageNetPixels, Size, pdn
+from station.learn.efficientad.teachers import Teacher, keep_teacher
+from station.learn.features.backbones import Backbone, load_backbone
+from station.learn.features.local import upsample
 from station.learn.images import pictures, read_image
-from station.learn.local import upsample
 from station.learn.method import Progress, TrainingStopped
-from station.learn.pdn import CHANNELS, ImageNetPixels, Size, pdn
-from station.learn.teachers import Teacher, keep_teacher
 from station.records.sheet import Image
 
 PUBLISHED_STEPS = 60_000

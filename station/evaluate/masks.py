@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from station.errors import DatasetError
-from station.learn.examples import GOOD, Example
+from station.evaluate.examples import GOOD, Example
 from station.learn.images import SUFFIXES, read_image
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.learn.collapse import SLOPE
-from station.learn.local import upsample
+from station.learn.features.local import upsample
+from station.learn.simplenet.collapse import SLOPE
 from station.preset import ImageBatches, LearnedAdaptor, Preset
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.learn.backbones import Backbone
-from station.learn.efficientad import Trio
-from station.learn.local import AveragePool, upsample
-from station.learn.pdn import Autoencoder
+from station.learn.efficientad.pdn import Autoencoder
+from station.learn.efficientad.training import Trio
+from station.learn.features.backbones import Backbone
+from station.learn.features.local import AveragePool, upsample
 
 WIDTH = 32  # of the student's finest level, and of the autoencoder
 
