@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -14,23 +13,18 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from station.cell import Cell
-from station.collect import NOTHING, Collected, Collector, Taken
-from station.config import LoadedCell
+from station.collect import NOTHING, Collected, Collector
 from station.errors import (
     Aborted,
     DatasetError,
-    DeviceError,
-    DeviceLost,
     ModelError,
     StationError,
 )
 from station.golden import Predictor
-from station.image_quality import PictureCheck
-from station.recipe import LoadedRecipe, Recipe, SheetRule, Shot, travel
+from station.recipe import SheetRule, Shot
 from station.records.dataset import Dataset, now
 from station.records.history import Outcome
 from station.records.sheet import (
-    Frame,
     Kind,
     Manifest,
     Precision,
@@ -40,29 +34,9 @@ from station.records.sheet import (
     judge,
 )
 from station.shadow import Shadow
-
-DRY_RUN_SPEED_M_S = 0.05
-RETAKES = 2  # of one shot, while the arm stands still above it
-NEAR_M = 1e-3  # closer than this the arm already stands above the first setup
+from station.shots import Job, Run, Spent, begin_run, begin_sheet, leave_sheet, take_shot
 
 log = structlog.get_logger()
-
-
-class Job(NamedTuple):
-    """What one run is about, the same for each of its sheets."""
-
-    run: str
-    recipe: LoadedRecipe
-    cell: LoadedCell
-    software: dict[str, str]
-    stop: threading.Event
-    dry_run: bool = False
-    kind: Kind = "inspection"
-
-    @property
-    def signals(self) -> bool:
-        """Tell whether the lines are told what became of a sheet: in production alone."""
-        return self.kind == "inspection" and not self.dry_run
 
 
 class Judging(NamedTuple):
@@ -107,28 +81,6 @@ class Inspected(NamedTuple):
         """What the sheet ends in for everyone outside: none where no line surely told more."""
         judged = Verdict(self.manifest.verdict or Verdict.NONE)
         return judged if self.manifest.silent or self.told == judged else Verdict.NONE
-
-
-class Spent:
-    """Seconds of the loop's own thread by stage."""
-
-    def __init__(self) -> None:
-        self.started_at = now()
-        self.started = time.perf_counter()
-        self.motion_s = 0.0
-        self.camera_s = 0.0
-        self.last_frame = self.started
-
-
-class Run(NamedTuple):
-    """Everything one run works with: the opened cell, the job, where records go, what to shoot."""
-
-    cell: Cell
-    job: Job
-    dataset: Dataset
-    collector: Collector
-    shots: list[Shot]
-    check: PictureCheck
 
 
 def inspect(
@@ -228,95 +180,6 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
     return Inspected(manifest, target, frame_to_line_ms, None, told)
 
 
-def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> Taken:
-    """Go to the shot's pose, stand still, expose; return where the tool stood and what it saw."""
-    recipe = run.job.recipe.recipe
-    started = time.perf_counter()
-    if previous.setup != shot.setup:
-        _travel(run, previous, shot)
-    status = run.cell.motion.go(
-        shot.pose,
-        _speed(recipe.shot_speed_m_s, run.job),
-        recipe.acceleration_m_s2,
-        recipe.settle_s,
-    )
-    arrived = time.perf_counter()
-    spent.motion_s += arrived - started
-    frame, retaken = _expose(run)
-    spent.last_frame = time.perf_counter()
-    spent.camera_s += spent.last_frame - arrived
-    run.cell.gate.check_laid()
-    log.debug("shot.taken", setup=shot.setup, shot=shot.number, frame=frame.number)
-    return Taken(status, frame, retaken)
-
-
-def _expose(run: Run) -> tuple[Frame, tuple[str, ...]]:
-    """Take a picture that is fit to be judged; return it with what was wrong with those before.
-
-    The arm stands still, so another try shows the same place; after the last one it is a fault.
-    """
-    problems: list[str] = []
-    while True:
-        try:
-            frame = run.cell.camera.trigger()
-            run.check.check(frame)
-        except DeviceLost:
-            raise
-        except DeviceError as error:
-            problems.append(error.problem)
-            if len(problems) > RETAKES:
-                error.problem += f"; {len(problems)} tries"
-                raise
-            log.warning("shot.retried", problem=str(error), tries=len(problems))
-        else:
-            return frame, tuple(problems)
-
-
-def retreat(cell: Cell, recipe: Recipe, stop: threading.Event, *, dry_run: bool) -> None:
-    """Bring the arm slowly up from where it really stands; let an earlier run's sheet go."""
-    height_m = max(shot.approach.z for shot in recipe.shots(cell.motion.forward))
-    if cell.motion.stands_below(height_m):
-        if not dry_run:
-            cell.gate.begin()  # the arm moves only while busy is high
-        cell.motion.retreat(height_m)
-    cell.gate.reset(stop)
-
-
-def begin_run(cell: Cell, job: Job, dataset: Dataset, collector: Collector) -> Run:
-    """Check the whole way, then set lines and camera; nothing moves yet."""
-    recipe = job.recipe.recipe
-    shots = recipe.shots(cell.motion.forward)
-    cell.motion.check_route(recipe.route(shots))
-    cell.gate.reset(job.stop)
-    cell.camera.configure(recipe.exposure_us, recipe.gain_db)
-    check = PictureCheck(recipe.picture_limits, noise_expected=job.cell.config.noise_expected)
-    return Run(cell, job, dataset, collector, shots, check)
-
-
-def begin_sheet(run: Run) -> None:
-    """Say that the sheet is being worked on, and only then bring the arm above the first setup."""
-    if not run.job.dry_run:
-        run.cell.gate.begin()
-    first = run.shots[0].approach
-    if run.cell.motion.status().pose.distance_m(first) > NEAR_M:
-        recipe = run.job.recipe.recipe
-        run.cell.motion.go(
-            first, _speed(recipe.travel_speed_m_s, run.job), recipe.acceleration_m_s2
-        )
-
-
-def leave_sheet(run: Run) -> None:
-    """Return above the first setup, and only then let the sheet go: the arm rests near hands."""
-    return_above(run)
-    if not run.job.dry_run:
-        run.cell.gate.release()
-
-
-def return_above(run: Run) -> None:
-    """Travel from the last shot to above the first setup, where every sheet begins."""
-    _travel(run, run.shots[-1], run.shots[0])
-
-
 def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | Manifest]:
     spent = Spent()
     folder = run.dataset.begin("capture", sheet)
@@ -384,16 +247,6 @@ def _note_told(run: Run, place: Path, told: Outcome, why: str | None = None) -> 
         run.dataset.note(place, "signalled", outcome=told, why=why)
     except StationError as error:
         log.error("sheet.told_unrecorded", told=told, reason=_reason(error))
-
-
-def _travel(run: Run, previous: Shot, shot: Shot) -> None:
-    recipe = run.job.recipe.recipe
-    for pose in travel(previous, shot):
-        run.cell.motion.go(pose, _speed(recipe.travel_speed_m_s, run.job), recipe.acceleration_m_s2)
-
-
-def _speed(speed_m_s: float, job: Job) -> float:
-    return min(speed_m_s, DRY_RUN_SPEED_M_S) if job.dry_run else speed_m_s
 
 
 def _manifest(

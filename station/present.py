@@ -9,18 +9,9 @@ from structlog.contextvars import bound_contextvars
 
 from station.cell import Cell
 from station.collect import Collector
-from station.cycle import (
-    Inspected,
-    Job,
-    Judging,
-    begin_run,
-    inspect_sheet,
-    leave_sheet,
-    retreat,
-    return_above,
-    stop_if_it_cannot_go_on,
-)
+from station.cycle import Inspected, Judging, inspect_sheet, stop_if_it_cannot_go_on
 from station.records.dataset import Dataset
+from station.shots import Job, begin_run, leave_sheet, retreat, return_above
 
 Told = Callable[[int], None]
 

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from station import cycle
+from station import cycle, shots
 from station.cell import Cell
-from station.cycle import Inspected, Job, Judging
+from station.cycle import Inspected, Judging
 from station.errors import (
     Aborted,
     CommandRefused,
@@ -38,6 +38,7 @@ from station.errors import (
 from station.recipe import Recipe
 from station.records.dataset import Dataset
 from station.records.sheet import Verdict
+from station.shots import Job
 from station.states import Command, Machine, Mode, State
 
 INSIST_S = 0.05
@@ -160,7 +161,7 @@ class Production:
     def _retreat(self) -> None:
         dry_run = self._machine.mode is Mode.DRY_RUN
         if self._cell is not None:
-            cycle.retreat(self._cell, self._plant.recipe, self._machine.finishing, dry_run=dry_run)
+            shots.retreat(self._cell, self._plant.recipe, self._machine.finishing, dry_run=dry_run)
 
     def _start(self) -> None:
         self._job = self._plant.begin_job(self._machine.mode is Mode.DRY_RUN)

@@ -21,7 +21,7 @@ from station.bench.camera_injection import FAULTS, Disturbed, Fault, Plan
 from station.bench.far_ends import far_ends
 from station.cell import Cell, open_devices
 from station.config import LoadedCell, load_cell
-from station.cycle import Inspected, Job, Judging
+from station.cycle import Inspected, Judging
 from station.devices import Camera
 from station.errors import StationError
 from station.model import open_model
@@ -29,6 +29,7 @@ from station.production import Plant, Production
 from station.recipe import LoadedRecipe, load_recipe
 from station.records.dataset import Dataset, next_boot
 from station.records.ledger import open_ledger
+from station.shots import Job
 from station.states import Command, Machine, State
 from station.workspace import software
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from station import cycle
+from station import cycle, shots
 from station.bench.far_ends import far_ends
 from station.cell import open_cell
 from station.collect import Collector
@@ -74,11 +74,11 @@ def bench_cycle(
                 judge.card.runtime,
                 judge.card.precision,
             )
-            job = cycle.Job("bench-1", recipe, cell_config, {}, Event())
+            job = shots.Job("bench-1", recipe, cell_config, {}, Event())
             dataset = Dataset(Path(folder), recipe.name)
             with open_cell(cell_config.config, Path(folder)) as cell:
                 collector = Collector(judge)
-                run = cycle.begin_run(cell, job, dataset, collector)
+                run = shots.begin_run(cell, job, dataset, collector)
                 # The first pair only warms caches.
                 for number in range(2 + sheets):
                     cell.gate.wait_for_sheet(job.stop)
@@ -87,7 +87,7 @@ def bench_cycle(
                         done = cycle.inspect_sheet(f"bench-{number}", run, judging)
                         if done.error is not None:
                             raise done.error
-                        cycle.leave_sheet(run)
+                        shots.leave_sheet(run)
                     else:
                         _bare_sheet(run)
                     ended = time.monotonic()
@@ -124,14 +124,14 @@ def _options(recipe: LoadedRecipe, size: tuple[int, int], journal: Path) -> list
     ]  # fmt: skip
 
 
-def _bare_sheet(run: cycle.Run) -> None:
+def _bare_sheet(run: shots.Run) -> None:
     """The same motion, triggers and lines, with scoring and saving off."""
-    spent = cycle.Spent()
-    cycle.begin_sheet(run)
+    spent = shots.Spent()
+    shots.begin_sheet(run)
     for previous, shot in pairwise([run.shots[0], *run.shots]):
-        cycle.take_shot(shot, previous, run, spent)
+        shots.take_shot(shot, previous, run, spent)
     run.cell.gate.sort(Verdict.REJECT)
-    cycle.leave_sheet(run)
+    shots.leave_sheet(run)
 
 
 def _stages(manifest: Manifest) -> Iterable[tuple[str, float]]:

@@ -19,7 +19,6 @@ from station.cell import open_camera, open_cell, open_devices, open_robot, stati
 from station.commands.common import cell_of, check_out, judged_by, recipe_of, stopping, workspace_of
 from station.config import LoadedCell
 from station.control import Control
-from station.cycle import Job
 from station.errors import INTERRUPTED, ConfigError, StationError
 from station.image_quality import quality
 from station.model import ModelCard, load_card, open_model
@@ -30,6 +29,7 @@ from station.records.session import CaptureSession
 from station.records.sheet import Kind
 from station.records.storage import Room
 from station.shadow import NICENESS, shadowing
+from station.shots import Job
 from station.states import Machine, Mode
 from station.systemd import keep_alive
 from station.workspace import software

@@ -65,15 +65,15 @@ ALLOWED: dict[str, set[str]] = {
     "gate": FILES | {"devices"},
     "cell": FILES | {"devices", "motion", "gate"},
     "check": FILES | {"devices", "motion", "cell", "model"},
+    "shots": FILES | {"image_quality", "records.dataset", "collect", "cell"},
     "cycle": FILES
-    | {"image_quality", "golden", "shadow", "devices", "records.dataset", "collect", "motion"}
-    | {"gate", "cell", "records.history"},
+    | {"golden", "shadow", "records.dataset", "records.history", "collect", "cell", "shots"},
     "reference": FILES | {"records.dataset"},
-    "present": FILES | {"records.dataset", "cell", "collect", "cycle"},
+    "present": FILES | {"records.dataset", "cell", "collect", "cycle", "shots"},
     "repeatability": FILES | {"intervals"},
     "control": {"errors", "states", "strict"},
     "systemd": set(),
-    "production": FILES | {"records.dataset", "motion", "gate", "cell", "cycle", "states"},
+    "production": FILES | {"records.dataset", "motion", "gate", "cell", "cycle", "shots", "states"},
     "show": FILES
     | {
         "records.dataset",
@@ -87,7 +87,7 @@ ALLOWED: dict[str, set[str]] = {
     "pages.page": FILES | {"records.dataset"},
     "pages.report": FILES | {"records.dataset", "intervals", "heatmap", "pages.page"},
     "bench.cycle": FILES
-    | {"records.dataset", "model", "collect", "cell", "cycle", "devices"}
+    | {"records.dataset", "model", "collect", "cell", "cycle", "shots", "devices"}
     | {"bench.far_ends"},
     "bench": {
         "errors",
@@ -109,6 +109,7 @@ ALLOWED: dict[str, set[str]] = {
         "bench.far_ends",
         "cell",
         "cycle",
+        "shots",
         "devices",
         "model",
         "production",

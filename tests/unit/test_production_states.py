@@ -15,7 +15,7 @@ from arm_double import HOME, TCP, ArmDouble, limits
 
 from station.cell import Cell
 from station.config import LoadedCell, load_cell
-from station.cycle import Inspected, Job, Judging
+from station.cycle import Inspected, Judging
 from station.devices import RobotStatus
 from station.errors import DatasetError, DeviceError, ModelError, RobotStopped, StationError
 from station.gate import Gate
@@ -25,6 +25,7 @@ from station.production import Plant, Production
 from station.recipe import HIGHEST, LoadedRecipe, load_recipe
 from station.records.dataset import Dataset
 from station.records.sheet import Frame, Image, Manifest, Prediction
+from station.shots import Job
 from station.states import Command, Machine, Mode, State
 
 ROOT = Path(__file__).parents[2]

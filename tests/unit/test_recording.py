@@ -16,7 +16,7 @@ from sheets import WHEN, picture
 from station import cycle
 from station.cell import Cell
 from station.config import CellConfig, Driver, Lens, Lines, LoadedCell
-from station.cycle import Inspected, Job, Judging
+from station.cycle import Inspected, Judging
 from station.devices import Camera
 from station.errors import DatasetError, DeviceError, StationError
 from station.gate import Gate
@@ -27,6 +27,7 @@ from station.records.ledger import Ledger, open_ledger
 from station.records.recovery import recover
 from station.records.sheet import Frame, Image, Prediction
 from station.records.verify import verify
+from station.shots import Job
 
 LINES = Lines(part_present=3, accept=0, reject=1, busy=2)
 PRESENT, ACCEPT, REJECT, BUSY = 1 << 3, 1, 2, 4
