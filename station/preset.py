@@ -59,6 +59,11 @@ class Preset(Strict):
     hidden: int
     members: int = Field(ge=1, description="heads trained apart and averaged")
     noise: tuple[float, ...] = Field(description="deviations; every patch gets one of them")
+    strewn: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of places in synthetic defects, beside the noisy ones; 0: as published",
+    )
     margin: float
     meta_epochs: int = Field(ge=1)
     batches: Annotated[PatchBatches | ImageBatches, Field(discriminator="kind")]

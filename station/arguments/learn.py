@@ -14,6 +14,7 @@ from station.arguments.shared import (
     finite,
     input_size,
     name_of,
+    not_negative,
     seed,
     share,
     tiles,
@@ -305,4 +306,10 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         choices=(4, 8, 16, 32),
         metavar="STRIDE",
         help="of the backbone: 4 shows the finest detail, 32 the widest surroundings",
+    )
+    parser.add_argument(
+        "--strewn",
+        type=not_negative,
+        metavar="W",
+        help="SimpleNet: weight of synthetic defects beside the noise; 0: noise alone",
     )

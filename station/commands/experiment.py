@@ -27,6 +27,7 @@ def experiment(args: argparse.Namespace) -> int:
     changes = {
         "input_size": args.input_size,
         "levels": args.levels and tuple(sorted(args.levels)),
+        "strewn": args.strewn,
     }
     preset = changed(PRESETS[args.preset], **{k: v for k, v in changes.items() if v is not None})
     chosen = variants(args.what, preset, from_mvtec(args.dataset))

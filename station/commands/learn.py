@@ -58,6 +58,7 @@ def train(args: argparse.Namespace) -> int:
         "backbone": args.backbone,
         "input_size": args.input_size,
         "levels": args.levels and tuple(sorted(args.levels)),
+        "strewn": args.strewn,
         "teacher": args.teacher,
         "steps": args.steps,
     }

@@ -163,7 +163,7 @@ def learn(task: Task, preset: GaussianPreset) -> Learned:
         return features.network(GaussianHead(features.pools, gaussian))
 
     def without(units: Collection[str]) -> nn.Module:
-        return network(measured(bank[features.rows_without(units)]))
+        return network(measured(bank[features.rows_without(units, bank)]))
 
     gaussian = measured(bank)
     return Learned(

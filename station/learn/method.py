@@ -19,7 +19,7 @@ from station.records.sheet import Image
 
 
 class Progress(NamedTuple):
-    """How far a training is: stage is "features", "training" or "held-out"."""
+    """How far a training is: stage is "features", "synthetic defects", "training" or "held-out"."""
 
     stage: str
     done: int

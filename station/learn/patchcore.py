@@ -116,7 +116,7 @@ def learn(task: Task, preset: PatchcorePreset) -> Learned:
         return patches[farthest_first(points, count, told)].float()
 
     def without(units: Collection[str]) -> nn.Module:
-        kept = bank[features.rows_without(units)]
+        kept = bank[features.rows_without(units, bank)]
         return features.network(MemoryHead(features.pools, memory_of(kept, silent=True)))
 
     memory = memory_of(bank, silent=False)

@@ -1,8 +1,12 @@
-"""Synthetic defects painted into good images: they fix the scale's 1 where no defect is at hand."""
+"""Synthetic defects painted into good images, where no real ones are at hand.
+
+Single ones of three kinds (`KINDS`) fix the scale's 1 and draw the learning curve. Others are
+strewn over the images that a detector learns from, as examples of what is not good.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,6 +15,28 @@ from numpy.typing import NDArray
 from station.records.sheet import Image
 
 KINDS = ("cut_paste", "scratch", "blob")
+STREWN = 6  # defects in one image to learn from
+
+
+class Strewn(NamedTuple):
+    """An image with defects in many places, and where they are."""
+
+    image: Image
+    mask: NDArray[np.uint8]  # (H, W), 0 or 255
+
+
+def strew(image: Image, rng: np.random.Generator) -> Strewn:
+    """Return a copy with defects of all sizes: pieces of itself, shade or light, smooth spots."""
+    height, width = image.shape[:2]
+    pixels = image.astype(np.float32)
+    everywhere = np.zeros((height, width), np.uint8)
+    for _ in range(STREWN):
+        mask = _shape(height, width, rng)
+        cover = (_piece, _shaded, _smooth)[rng.integers(3)](pixels, rng)
+        blend = mask if image.ndim == 2 else mask[..., None]
+        pixels += blend * (cover - pixels)
+        everywhere[mask > 0.5] = 255
+    return Strewn(np.clip(np.round(pixels), 0, 255).astype(np.uint8), everywhere)
 
 
 def spoil(image: Image, kind: str, rng: np.random.Generator) -> Image:
@@ -73,3 +99,54 @@ def _shade(image: Image, mask: NDArray[Any], rng: np.random.Generator) -> Image:
         mask = mask[..., None]
     shaded = image.astype(np.float32) + sign * amount * mask
     return np.clip(np.round(shaded), 0, 255).astype(np.uint8)
+
+
+def _shape(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw a bar, an ellipse or an uneven spot, of a hundredth to a sixth of the short side."""
+    short = min(height, width)
+    length = rng.uniform(0.015, 0.16) * short
+    breadth = max(0.012 * short, length * rng.uniform(0.1, 1.0))
+    centre = rng.uniform(0.03, 0.97, 2) * (width, height)
+    # Half of them lie along the image's axes, as woven and machined things do.
+    upright = 90.0 * rng.integers(2) + rng.normal(0, 3)
+    degrees = float(upright if rng.random() < 0.5 else rng.uniform(0, 180))
+    mask = np.zeros((height, width), np.float32)
+    turned = (centre.tolist(), (float(length), float(breadth)), degrees)
+    kind = rng.integers(3)
+    if kind == 0:
+        cv2.fillPoly(mask, [np.round(cv2.boxPoints(turned)).astype(np.int32)], 1.0)
+    elif kind == 1:
+        cv2.ellipse(mask, turned, 1.0, -1)
+    else:
+        angles = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+        radius = 1 + 0.35 * np.sin(angles * rng.integers(2, 6) + rng.uniform(0, 2 * np.pi))
+        ring = np.c_[length * np.cos(angles), breadth * np.sin(angles)] * radius[:, None] / 2
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        spot = ring @ np.array([[c, s], [-s, c]]) + centre
+        cv2.fillPoly(mask, [np.round(spot).astype(np.int32)], 1.0)
+    soft = max(0.5, rng.uniform(0, 0.004) * short)
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), soft), np.float32)
+
+
+def _piece(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return the same image moved by any distance, mirrored or not, a little lighter or darker."""
+    height, width = pixels.shape[:2]
+    moved = np.roll(pixels, (int(rng.integers(height)), int(rng.integers(width))), (0, 1))
+    moved = moved[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+    return np.asarray(moved * np.float32(rng.uniform(0.85, 1.15)), np.float32)
+
+
+def _shaded(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return it darker by 15 to 50 % or lighter by a third more."""
+    amount = rng.uniform(0.15, 0.5) * (-1 if rng.random() < 0.5 else 1.3)
+    return np.asarray(pixels * np.float32(1 + amount), np.float32)
+
+
+def _smooth(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return it without structure, lighter or darker."""
+    height, width = pixels.shape[:2]
+    cell = rng.uniform(0.02, 0.06) * min(height, width)
+    few = (max(2, round(width / cell)), max(2, round(height / cell)))
+    small = cv2.resize(pixels, few, interpolation=cv2.INTER_AREA)
+    level = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(level * np.float32(rng.uniform(0.6, 1.4)), np.float32)

@@ -51,11 +51,12 @@ def test_a_camera_fault_is_cured_by_a_retake_or_leaves_no_verdict(
     pid = os.getpid()
     address = f"127.{164 + pid // 250 % 60}.{pid % 250 + 1}.3"
     entries: list[Entry] = []
-    faults = ["missing", "incomplete", "repeated"]
+    faults = ["missing", "removed", "incomplete", "repeated"]
     camera_fault_table(tmp_path, faults, address, "toy/1", entries.append)
     assert [entry for entry in entries if not entry.held] == []
     assert [(entry.fault, entry.times, entry.outcome) for entry in entries] == [
         ("missing", "at start", "-"),
+        ("removed", "lasting", "none"),
         ("incomplete", "once", "accept"),
         ("repeated", "once", "accept"),
         ("repeated", "lasting", "none"),

@@ -1,5 +1,6 @@
 """The method: training is repeatable and folding changes nothing."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -177,3 +178,38 @@ def test_interval_of_a_share_is_the_exact_one() -> None:
     assert clopper_pearson(0, 10) == pytest.approx((0.0, 0.3085), abs=1e-4)
     assert clopper_pearson(10, 10) == pytest.approx((0.6915, 1.0), abs=1e-4)
     assert clopper_pearson(18, 50) == pytest.approx((0.2292, 0.5081), abs=1e-4)
+
+
+def test_what_is_strewn_on_good_images_is_learned_as_not_good() -> None:
+    """A shift far smaller than the noise, which training on noise alone cannot tell from good."""
+    aside = torch.zeros(sum(CHANNELS))
+    aside[:3] = 2.5
+    preset = changed(QUICK, hidden=32, meta_epochs=8, learning_rate=1e-2, noise=(2.4,))
+    told = []
+    for weight in (0.0, 1.0):
+        weighted = changed(preset, strewn=weight)
+        fit = run(Fit(bank_of(0), weighted, 0, bank_of(3) + aside if weight else None), preset)
+        with torch.inference_mode():
+            good, defect = (fit.heads[0](p.flatten(0, 1)) for p in (bank_of(5), bank_of(5) + aside))
+        told.append(image_auroc((-good).tolist(), (-defect).tolist()))
+    assert told[0] < 0.75, told
+    assert told[1] > 0.9, told
+
+
+@pytest.mark.parametrize("shape", [(128, 192), (192, 128, 3)])
+def test_a_strewn_image_differs_where_its_mask_says(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(60, 190, shape, np.uint8)
+    shares = []
+    for seed in range(20):
+        strewn = synthetic.strew(image, np.random.default_rng(seed))
+        again = synthetic.strew(image, np.random.default_rng(seed))
+        assert np.array_equal(strewn.image, again.image)
+        assert np.array_equal(strewn.mask, again.mask)
+        assert strewn.image.dtype == np.uint8
+        assert strewn.image.shape == shape
+        assert set(np.unique(strewn.mask)) == {0, 255}
+        changed_at = (strewn.image != image).reshape(*shape[:2], -1).any(-1)
+        near = cv2.dilate(strewn.mask, np.ones((9, 9), np.uint8)) > 0
+        assert not (changed_at & ~near).any(), "outside the defects nothing changes"
+        shares.append(changed_at[strewn.mask > 0].mean())
+    assert np.mean(shares) > 0.9

@@ -14,18 +14,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.detectors import FeaturePreset
 from station.errors import DatasetError
+from station.learn.export import torchscript_is_meant
 from station.learn.features.backbones import Backbone, load_backbone
 from station.learn.features.local import AuthorsPool, AveragePool
 from station.learn.features.quantise import Int8Network, QuantisedBackbone, quantised_backbone
 from station.learn.method import Progress, Task
 from station.learn.simplenet.network import patch_features
+from station.learn.synthetic import strew
 from station.preset import Preset
 from station.records.sheet import Image
 
 CALIBRATION_IMAGES = 60  # about as many give int8 its ranges
+STREWN_IMAGES = 90  # at least; few training images are strewn with defects several times
+STREWN_PATCHES = 400  # of each, drawn from those that lie in a defect
+COVERED = 0.6  # of a patch's own pixels, at least
 
 
 class Extractor(nn.Module):
@@ -65,7 +71,12 @@ class Features:
             # Tiles of one frame come as a batch; the network takes them one by one.
             self.backbone = quantised_backbone(plain, list(torch.split(torch.cat(frames), 1)))
         self.pools = pools_for(plain, preset)
-        self._extractor = Extractor(self.backbone, self.pools)
+        extractor = Extractor(self.backbone, self.pools)
+        self._extractor: nn.Module = extractor
+        if isinstance(self.backbone, Backbone):
+            form = task.form
+            example = torch.zeros(form.tiles**2, 3, form.height, form.width)
+            self._extractor = fused(extractor, example)
 
     def patches_of(self, image: Image) -> Tensor:
         """Return every patch of an image, (tiles * tiles * P, D)."""
@@ -90,16 +101,54 @@ class Features:
             fill_bank(files, lambda file: self.patches_of(task.read(file)), wanted, path, told)
         return open_bank(path)
 
-    def rows_without(self, units: Collection[str]) -> list[int]:
-        """Return the rows of the bank that show none of these units."""
+    def strewn_bank(self) -> Tensor:
+        """Return patches (N, P, D) in synthetic defects; image by image, again and again.
+
+        Row n belongs to training image n modulo their number.
+        """
+        task = self._task
+        files = task.training.files
+        files = files * math.ceil(STREWN_IMAGES / len(files))
+        path = task.checkpoint.bank.with_name("strewn.npy")
+        rng = np.random.default_rng(task.seed)
+
+        def told(done: int, size: int) -> None:
+            task.progress(Progress("synthetic defects", done, len(files), f"{size / 1e6:.0f} MB"))
+            task.check_stop("stopped while reading the images; nothing was learned yet")
+
+        if not path.exists():
+            wanted = BankOptions(None, task.seed)
+            fill_bank(files, lambda file: self._strewn(task.read(file), rng), wanted, path, told)
+        return open_bank(path)
+
+    def _strewn(self, image: Image, rng: np.random.Generator) -> Tensor:
+        """Spoil an image and return STREWN_PATCHES of its patches that lie in a defect."""
+        spoilt = strew(image, rng)
+        with torch.inference_mode():
+            mask = self._task.prepare(spoilt.mask)[:, :1] / 255  # (tiles * tiles, 1, H, W)
+            cover = F.avg_pool2d(mask, self._preset.stride).flatten()
+        inside = torch.nonzero(cover >= min(COVERED, float(cover.max())))[:, 0]
+        drawn = rng.integers(len(inside), size=STREWN_PATCHES)
+        return self.patches_of(spoilt.image)[inside[torch.from_numpy(drawn)]]
+
+    def rows_without(self, units: Collection[str], bank: Tensor) -> list[int]:
+        """Return the rows of a bank that show none of these units."""
         owners = [unit for unit, files in self._task.training.units.items() for _ in files]
-        return [row for row, unit in enumerate(owners) if unit not in units]
+        return [row for row in range(len(bank)) if owners[row % len(owners)] not in units]
 
     def network(self, head: nn.Module) -> nn.Module:
         """Join the backbone and a head that takes its levels to the raw anomaly map."""
         if isinstance(self.backbone, QuantisedBackbone):
             return Int8Network(self.backbone, head)
         return nn.Sequential(self.backbone, head)
+
+
+def fused(network: nn.Module, example: Tensor) -> nn.Module:
+    """Return it with every convolution, batch norm and activation in one, for inputs like this."""
+    with torch.no_grad(), torchscript_is_meant():
+        traced = torch.jit.trace(network.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
+        graph: nn.Module = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+    return graph
 
 
 class BankOptions(NamedTuple):

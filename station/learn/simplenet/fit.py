@@ -20,7 +20,8 @@ def learn(task: Task, preset: Preset) -> Learned:
     """Train the heads, going on from the checkpoint if it holds a state."""
     features = Features(task, preset)
     bank = features.bank()
-    fit = Fit(bank, preset, task.seed)
+    strewn = features.strewn_bank() if preset.strewn else None
+    fit = Fit(bank, preset, task.seed, strewn)
     curve = Curve(task.watched, task.read, features.patches_of, task.seed)
 
     def resume(state: dict[str, Any]) -> None:
@@ -34,7 +35,9 @@ def learn(task: Task, preset: Preset) -> Learned:
         return features.network(CollapsedHead(features.pools, *fold(heads)))
 
     def without(units: Collection[str]) -> nn.Module:
-        fold_fit = Fit(bank[features.rows_without(units)], preset, task.seed)
+        kept = bank[features.rows_without(units, bank)]
+        spoilt = None if strewn is None else strewn[features.rows_without(units, strewn)]
+        fold_fit = Fit(kept, preset, task.seed, spoilt)
         while fold_fit.done < preset.meta_epochs:
             for _ in fold_fit.meta_epoch():
                 task.check_stop("stopped while holding out; --resume goes on")

@@ -103,8 +103,11 @@ class Epoch(NamedTuple):
 class Fit:
     """A training under way: heads, optimisers, random numbers. `state` can be saved and resumed."""
 
-    def __init__(self, bank: Tensor, preset: Preset, seed: int) -> None:
+    def __init__(
+        self, bank: Tensor, preset: Preset, seed: int, strewn: Tensor | None = None
+    ) -> None:
         self._bank = bank  # (N, P, D), any floating type; may lie in a memory-mapped file
+        self._strewn = strewn  # the same of places in synthetic defects
         self._preset = preset
         self.done = 0  # meta-epochs
         space = Space.of(bank, preset)
@@ -125,7 +128,7 @@ class Fit:
         rows = [member.rows(self._bank, self._preset) for member in self._members]
         for parts in zip(*rows, strict=True):
             steps = [
-                member.step(part.float(), self._preset)
+                member.step(part.float(), self._preset, self._strewn)
                 for member, part in zip(self._members, parts, strict=True)
             ]
             yield Epoch(*(sum(values) / len(values) for values in zip(*steps, strict=True)))
@@ -174,22 +177,33 @@ class _Member:
                 for images in torch.split(order, batches.size):
                     yield bank[images].flatten(0, 1)
             return
-        patches = bank.flatten(0, 1)
         for _ in range(batches.steps):
-            yield patches[torch.randint(len(patches), (batches.size,), generator=self._generator)]
+            yield self._draw(bank, batches.size)
 
-    def step(self, patches: Tensor, preset: Preset) -> Epoch:
-        """Take one step on good patches and the same with noise."""
+    def _draw(self, bank: Tensor, count: int) -> Tensor:
+        """Draw patches of all images, (count, D)."""
+        patches = bank.flatten(0, 1)
+        drawn = torch.randint(len(patches), (count,), generator=self._generator)
+        return patches[drawn].float()
+
+    def step(self, patches: Tensor, preset: Preset, strewn: Tensor | None) -> Epoch:
+        """Take one step on good patches, the same with noise, and half as many from defects."""
         head, sigmas = self.head, torch.tensor(preset.noise)
         adapted = head.adapt(patches)
         which = torch.randint(len(sigmas), (len(patches), 1), generator=self._generator)
         noise = torch.randn(adapted.shape, generator=self._generator).mul_(sigmas[which])
         # The Linear takes features and noise apart: the way back to the features is then gone once.
         hidden, moved = head.hidden(adapted), F.linear(noise, head.hidden.weight)  # (B, hidden)
-        # One batch for both, as the authors do: the batch norm sees good and noisy together.
-        good, noisy = head.decide(torch.cat([hidden, hidden + moved])).chunk(2)
+        parts = [hidden, hidden + moved]
+        if strewn is not None:
+            parts.append(head.hidden(head.adapt(self._draw(strewn, len(patches) // 2))))
+        # One batch for all, as the authors do: the batch norm sees good and noisy together.
+        answers = torch.split(head.decide(torch.cat(parts)), [len(part) for part in parts])
+        good, noisy, *spoilt = answers
         margin = preset.margin
         loss = F.relu(margin - good).mean() + F.relu(margin + noisy).mean()
+        if spoilt:
+            loss = loss + preset.strewn * F.relu(margin + spoilt[0]).mean()
         for optimiser in self._optimisers:
             optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
