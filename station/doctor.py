@@ -99,6 +99,14 @@ def processor(root: Path) -> Iterator[Finding]:
         yield Finding("warn", "one processor core: scoring delays the robot's heartbeat", "use two")
     else:
         yield Finding("ok", f"{cores} processor cores")
+    load = _read(root / "proc/loadavg").split()
+    if load and float(load[0]) > cores:
+        yield Finding(
+            "warn",
+            f"{load[0]} processes want a processor at once, there are {cores} cores: the robot "
+            "stops by itself when it hears nothing for a quarter of a second",
+            "end other programs; `top` names them",
+        )
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdecimal() and int(threads) > cores:
         yield Finding(

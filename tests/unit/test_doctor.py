@@ -97,6 +97,14 @@ def test_a_processor_that_is_slow_or_saves_power_is_told(tmp_path: Path) -> None
     assert any(f.do == "cpupower frequency-set -g performance" for f in found.values())
 
 
+def test_a_computer_busy_with_other_work_is_told(tmp_path: Path) -> None:
+    for load, busy in (("0.10", False), ("99.50", True)):
+        kernel(tmp_path, proc__loadavg=f"{load} 0.10 0.10 1/99 4711")
+        found = [f for f in doctor.processor(tmp_path) if "at once" in f.what]
+        assert [f.level for f in found] == ["warn"] * busy
+        assert all(f.what.startswith(load) and f.do for f in found)
+
+
 def test_little_memory_and_a_coarse_clock_are_told(tmp_path: Path) -> None:
     kernel(
         tmp_path,
