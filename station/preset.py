@@ -111,6 +111,7 @@ DEFAULT = Preset(
     hidden=128,
     members=3,
     noise=(0.15, 0.3, 0.6, 1.2, 2.4),
+    strewn=1.0,
     margin=0.5,
     meta_epochs=15,
     batches=PatchBatches(size=2048, steps=80),

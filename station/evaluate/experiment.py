@@ -78,6 +78,7 @@ def variants(what: Experiment, preset: Preset, images: TrainingImages) -> list[V
         "a quarter of the steps": {"batches": {"kind": "patches", "size": 2048, "steps": 20}},
         "noise 0.015": {"noise": (0.015,)},
         "noise 0.3": {"noise": (0.3,)},
+        "no synthetic defects": {"strewn": 0.0},
         "strides 8, 16": {"levels": (8, 16)},
         "no smoothing": {"smoothing": 0.0},
         "512 px": {"input_size": 512},
