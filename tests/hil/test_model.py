@@ -68,7 +68,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(good / f"s-1-{i // 2}_a_{i % 2}.png"), cloth(i))
     told: list[Progress] = []
     train(from_mvtec(workspace / "data" / "cloth"), OPTIONS, workspace, told.append)
-    assert [p.stage for p in told if p.done == p.total] == ["features", "training", "held-out"]
+    ended = [p.stage for p in told if p.done == p.total]
+    assert ended == ["features", "synthetic defects", "training", "held-out"]
     return workspace
 
 
