@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 
 from station import process
 
 process.prepare()
+# How long one example takes says more about what else the computer does than about the code.
+hypothesis.settings.register_profile("station", deadline=None)
+hypothesis.settings.load_profile("station")
 
 
 def pytest_configure(config: pytest.Config) -> None:
