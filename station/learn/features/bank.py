@@ -123,10 +123,12 @@ class Features:
 
     def _strewn(self, image: Image, rng: np.random.Generator) -> Tensor:
         """Spoil an image and return STREWN_PATCHES of its patches that lie in a defect."""
-        spoilt = strew(image, rng)
-        with torch.inference_mode():
-            mask = self._task.prepare(spoilt.mask)[:, :1] / 255  # (tiles * tiles, 1, H, W)
-            cover = F.avg_pool2d(mask, self._preset.stride).flatten()
+        cover = torch.zeros(1)
+        while not cover.any():  # all defects may lie where the preset cuts the picture's border off
+            spoilt = strew(image, rng)
+            with torch.inference_mode():
+                mask = self._task.prepare(spoilt.mask)[:, :1] / 255  # (tiles * tiles, 1, H, W)
+                cover = F.avg_pool2d(mask, self._preset.stride).flatten()
         inside = torch.nonzero(cover >= min(COVERED, float(cover.max())))[:, 0]
         drawn = rng.integers(len(inside), size=STREWN_PATCHES)
         return self.patches_of(spoilt.image)[inside[torch.from_numpy(drawn)]]
