@@ -108,6 +108,7 @@ class StudentTraining(Strict):
     penalty_images: int = Field(description="0: without penalty")
     penalty_digest: Sha256 | None
     bf16: bool
+    device: Literal["cpu", "cuda"] = "cpu"
     local_quantiles: tuple[float, float] = Field(description="0.9 and 0.995, of held-out images")
     whole_quantiles: tuple[float, float]
     losses: tuple[LossPoint, ...]

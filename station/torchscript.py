@@ -30,8 +30,9 @@ from station.records.sheet import Precision, RuntimeName
 
 # About half the time of one on two free cores; docs/decisions/0027 has what other work costs them.
 THREADS = 2
-# RLIMIT_AS counts what torch only reserves; the data segment is what it really writes to.
-DATA_LIMIT_BYTES = 4 << 30
+# RLIMIT_AS counts what torch only reserves; the data segment is what it really writes to. CUDA maps
+# more for itself: with 4 GB it ran out of memory, with 8 not.
+DATA_LIMIT_BYTES = {"torchscript": 4 << 30, "openvino": 4 << 30, "cuda": 16 << 30}
 SCORE_TOLERANCE = 1e-5  # of the map's maximum: what the order of additions may do
 # What of the graph can be called by itself, and the network's input.
 PARTS = ("network", "prepare", "finish", "height", "width", "tiles")
@@ -63,7 +64,7 @@ class Scorer:
         threads: int | None,
         niceness: int,
     ) -> None:
-        _limit_memory()
+        _limit_memory(DATA_LIMIT_BYTES[runtime])
         wanted = Runtime(runtime, precision)
         self._detector = Detector(Path(weights), sha256, wanted, Path(cache), threads or THREADS)
         self._block: SharedMemory | None = None
@@ -101,7 +102,10 @@ class Detector:
         self, path: Path, sha256: str, runtime: Runtime, cache: Path | None, threads: int = THREADS
     ) -> None:
         int8: dict[str, bytes] = dict.fromkeys(INT8_FILES, b"")
-        self._graph = load_graph(path, sha256, int8)
+        self._device = torch.device("cuda" if runtime.name == "cuda" else "cpu")
+        if runtime.name == "cuda":
+            _prepare_cuda()
+        self._graph = load_graph(path, sha256, int8, self._device)
         # After each step torch's threads keep a core busy for milliseconds, in case another step
         # follows; OpenVINO's would have to wait for it.
         self._torch_threads = 1 if runtime.name == "openvino" else threads
@@ -116,19 +120,20 @@ class Detector:
                 self._network = openvino_network(model, runtime, threads)
             else:
                 self._network = torch_network(self._graph.network, bf16=runtime.precision == "bf16")
-        elif runtime != ("torchscript", "fp32"):
+        elif runtime.precision != "fp32" or runtime.name == "openvino":
             # A file in one piece can only run as it is.
             raise ModelError(f"{path}: its network cannot be taken out; train the model again")
 
     def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return score, the maximum of the map, and map."""
         torch.set_num_threads(self._torch_threads)
+        frames = frames.to(self._device)
         if self._network is None:
             scores, maps = self._graph(frames)
         else:
             raw = self._network(self._graph.prepare(frames))
             scores, maps = self._graph.finish(raw, frames.shape[2], frames.shape[3])
-        return scores, maps
+        return scores.cpu(), maps.cpu()
 
 
 def torch_network(network: torch.jit.ScriptModule, *, bf16: bool = False) -> Network:
@@ -165,6 +170,20 @@ def _converted(graph: torch.jit.ScriptModule, sha256: str, cache: Path | None) -
     return openvino_runtime.cached(folder, lambda: openvino_runtime.convert(graph.network, [shape]))
 
 
+def has_cuda() -> bool:
+    """Tell whether torch can use a GPU here."""
+    found: bool = torch.cuda.is_available()
+    return found
+
+
+def _prepare_cuda() -> None:
+    """Refuse a computer without a GPU; have fp32 computed as such, not as TF32's ten bits."""
+    if not has_cuda():
+        raise ModelError("this model runs on a GPU, and torch can use none here")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def has_bf16() -> bool:
     """Look for bf16 instructions among what the processor says of itself."""
     words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
@@ -196,7 +215,10 @@ def _convolution_s(dtype: torch.dtype) -> float:
 
 
 def load_graph(
-    path: Path, sha256: str, extra: dict[str, bytes] | None = None
+    path: Path,
+    sha256: str,
+    extra: dict[str, bytes] | None = None,
+    device: torch.device | None = None,
 ) -> torch.jit.ScriptModule:
     """Read the file once; load from the very bytes whose hash was compared.
 
@@ -212,7 +234,7 @@ def load_graph(
     try:
         with _torchscript_is_meant():
             graph: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
-                io.BytesIO(content), map_location="cpu", _extra_files=extra
+                io.BytesIO(content), map_location=device or "cpu", _extra_files=extra
             )
     except RuntimeError as error:
         raise ModelError(f"{path}: no TorchScript file") from error
@@ -250,10 +272,10 @@ def _part(answer: object, what: str, dimensions: int) -> Tensor:
     return answer
 
 
-def _limit_memory() -> None:
+def _limit_memory(limit: int) -> None:
     """Bound what it may write to; where memory runs out all the same, it is the first to go."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = DATA_LIMIT_BYTES if hard == resource.RLIM_INFINITY else min(hard, DATA_LIMIT_BYTES)
+    limit = limit if hard == resource.RLIM_INFINITY else min(hard, limit)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

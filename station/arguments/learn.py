@@ -95,6 +95,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="of EfficientAD and lite: any images of other things; default: no penalty",
     )
+    _add_device(train)
     add_json(train)
 
     imported = add_command(
@@ -129,6 +130,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     distill.add_argument("--name", type=name_of, metavar="NAME", help="default: the size")
     distill.add_argument("--seed", type=seed, default=0)
     distill.add_argument("--resume", action="store_true", help="go on with a stopped one")
+    _add_device(distill)
     add_json(distill)
 
     score = add_command(
@@ -226,7 +228,9 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         "station export --model glassfiber/1 --precision bf16 --runtime openvino",
     )  # fmt: skip
     export.add_argument("--model", required=True, metavar="NAME/N", help="an fp32 model")
-    export.add_argument("--runtime", choices=("torchscript", "openvino"), default="torchscript")
+    export.add_argument(
+        "--runtime", choices=("torchscript", "openvino", "cuda"), default="torchscript"
+    )
     export.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
     export.add_argument(
         "--recipe", metavar="R", help="no golden image may change its verdict at R's threshold"
@@ -290,6 +294,15 @@ def _threshold(commands: Commands, common: argparse.ArgumentParser) -> None:
     threshold.add_argument("--who", metavar="NAME", help="who answers for it (with --write)")
     threshold.add_argument("--why", metavar="TEXT", help="why it is changed (with --write)")
     add_json(threshold)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda: let a student or teacher learn on a GPU",
+    )
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:

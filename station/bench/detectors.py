@@ -22,7 +22,7 @@ from station.model import Model, ModelCard, load_card, start_model
 from station.recipe import HIGHEST
 from station.records.sheet import Image, Precision, RuntimeName, judge
 from station.sheet_score import ShotScore
-from station.torchscript import has_bf16
+from station.torchscript import has_bf16, has_cuda
 
 SHOTS = (1, 3)
 THREADS = (1, 2)
@@ -63,6 +63,8 @@ def runtimes(card: ModelCard) -> list[tuple[RuntimeName, Precision]]:
         found.append(("openvino", "fp32"))
         if has_bf16():
             found.append(("openvino", "bf16"))
+    if has_cuda():
+        found += [("cuda", "fp32"), ("cuda", "bf16")]
     return list(dict.fromkeys(found))
 
 

@@ -72,6 +72,7 @@ def train(args: argparse.Namespace) -> int:
         resume=args.resume,
         precision=args.precision,
         penalty=args.penalty,
+        device=args.device,
     )
     images = from_mvtec(folder)
     with stopping("the step") as stop, show.learning() as progress:
@@ -145,6 +146,7 @@ def distill(args: argparse.Namespace) -> int:
         steps=args.steps,
         seed=args.seed,
         resume=args.resume,
+        device=args.device,
     )
     with stopping("the step") as stop, show.learning() as progress:
         try:

@@ -43,8 +43,9 @@ def export_model(
 ) -> Certified:
     """Write the same weights under the next number, to be run otherwise.
 
-    Refused unless the golden images score alike: in fp32 to 1e-4, in bf16 with the same verdicts at
-    the threshold; without one, at any in the middle four fifths of the gap between good and spoilt.
+    Refused unless the golden images score alike: in fp32 to 1e-4, in bf16 and on a GPU with the
+    same verdicts at the threshold; without one, at any in the middle four fifths of the gap between
+    good and spoilt.
     """
     parent = load_card(workspace, name)
     if precision == "int8":
@@ -91,7 +92,9 @@ def compare(
 ) -> None:
     """Refuse what would change a verdict; `before` are the parent's scores, in golden's order."""
     named = f"{wanted.runtime} {wanted.precision} of {wanted.parent}"
-    if wanted.precision == "fp32":
+    # A GPU was seen to score up to 0.0025 apart from the processor in fp32.
+    rounding = wanted.precision == "fp32" and wanted.runtime != "cuda"
+    if rounding:
         thresholds = []
     elif threshold is not None:
         thresholds = [threshold]
@@ -99,7 +102,7 @@ def compare(
         thresholds = _ends_of_gap(named, before, golden)
     for entry, old in zip(golden, before, strict=True):
         says = f"{named}: {entry.file} scores {entry.score:.5f}, before {old:.5f}"
-        if wanted.precision == "fp32" and abs(entry.score - old) > FP32_DIFFERENCE:
+        if rounding and abs(entry.score - old) > FP32_DIFFERENCE:
             raise ModelError(f"{says}; at most {FP32_DIFFERENCE:g} apart is allowed")
         for limit in thresholds:
             if (entry.score < limit) != (old < limit):

@@ -44,7 +44,7 @@ class Checkpoint:
         if not self._saved.exists():
             return
         try:
-            resume(torch.load(self._saved, weights_only=True))
+            resume(torch.load(self._saved, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
             raise ModelError(f"{self._saved}: cannot be read; train without --resume") from error
 

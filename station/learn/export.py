@@ -183,7 +183,7 @@ class Detector(nn.Module):
             return raw
         step = self.stride
         canvas = [frames, 1, self.canvas_height // step, self.canvas_width // step]
-        whole = torch.full(canvas, -torch.inf)
+        whole = torch.full(canvas, -torch.inf, device=raw.device)
         height, width = self.height // step, self.width // step
         for i, part in enumerate(torch.split(raw, frames)):
             top, left = (i // self.tiles) * height * 7 // 8, (i % self.tiles) * width * 7 // 8

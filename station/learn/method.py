@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from station.errors import ConfigError
 from station.learn.checkpoint import Checkpoint
 from station.learn.export import Detector, InputForm
 from station.learn.held_out import to_frames
 from station.learn.images import TrainingImages
 from station.model import CurvePoint, Deviations, StudentTraining
 from station.records.sheet import Image
+
+Device = Literal["cpu", "cuda"]  # where students and teachers learn; all else takes minutes
 
 
 class Progress(NamedTuple):
@@ -45,6 +49,7 @@ class Task:
     progress: Callable[[Progress], None]
     stop: threading.Event
     penalty: Path | None = None  # a folder of images from elsewhere, for methods that use them
+    device: Device = "cpu"
 
     def prepare(self, image: Image) -> Tensor:
         """Return what the network is given of an image, (tiles * tiles, 3, H, W), 0 to 255."""
@@ -67,3 +72,9 @@ class Learned(NamedTuple):
     curve: tuple[CurvePoint, ...] = ()
     deviations: Deviations | None = None  # of methods with an adaptor
     student: StudentTraining | None = None
+
+
+def check_device(device: Device) -> None:
+    """Refuse a GPU that torch cannot use."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch can use no GPU here; leave it out to learn on CPU")

@@ -22,6 +22,7 @@ from station.detectors import (
     GaussianPreset,
     LitePreset,
     PatchcorePreset,
+    StudentPreset,
 )
 from station.errors import ConfigError, ModelError
 from station.learn import gaussian, patchcore
@@ -46,7 +47,7 @@ from station.learn.held_out import (
     unit_scores,
 )
 from station.learn.images import Reader, TrainingImages
-from station.learn.method import Learned, Progress, Task
+from station.learn.method import Device, Learned, Progress, Task, check_device
 from station.learn.simplenet import fit as fit_simplenet
 from station.model import Golden, ModelCard, ModelInput, Training
 from station.preset import DEFAULT, Preset
@@ -69,6 +70,7 @@ class TrainOptions:
     resume: bool = False
     precision: Literal["fp32", "int8"] = "fp32"
     penalty: Path | None = None  # a folder of images from elsewhere
+    device: Device = "cpu"
 
 
 def train(
@@ -85,6 +87,9 @@ def train(
     preset = options.preset
     if not re.fullmatch(MODEL_PATTERN, f"{options.name}/1"):
         raise ConfigError(f"model name {options.name!r}: small letters, digits, _ and - only")
+    check_device(options.device)
+    if options.device != "cpu" and not isinstance(preset, StudentPreset):
+        raise ConfigError(f"--device: {preset.detector} learns on the processor, in minutes")
     check_place(workspace)
     if options.units is not None:
         images = images.draw(options.units, options.seed)
@@ -95,7 +100,7 @@ def train(
     torch.set_num_threads(THREADS)
     stop = stop or threading.Event()
     reader = Reader(images)
-    settings = [options.seed, options.precision, preset.model_dump(mode="json")]
+    settings = [options.seed, options.precision, options.device, preset.model_dump(mode="json")]
     checkpoint = Checkpoint(workspace, options.name, [reader.digest, *settings], options.resume)
     first = reader.read(training.files[0])
     height, width = first.shape[:2]
@@ -111,6 +116,7 @@ def train(
         progress=progress,
         stop=stop,
         penalty=options.penalty,
+        device=options.device,
     )
     learned = learn(task, preset)
     detector = Detector(learned.network, form, preset.smoothing)

@@ -21,7 +21,7 @@ Image = NDArray[np.uint8]
 SHEET_PATTERN = r"([a-z0-9][a-z0-9-]*)-([0-9]{1,9})-([0-9]{1,9})"  # station, boot, counter
 Kind = Literal["capture", "inspection", "reference", "repeat"]
 Precision = Literal["fp32", "bf16", "int8"]  # of a model's network
-RuntimeName = Literal["torchscript", "openvino"]  # what runs it
+RuntimeName = Literal["torchscript", "openvino", "cuda"]  # what runs it
 
 
 class Frame(NamedTuple):

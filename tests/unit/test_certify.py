@@ -10,13 +10,13 @@ from station.errors import ModelError
 from station.learn.certify import compare, export_model
 from station.learn.export import write_model
 from station.model import Golden, ModelCard
-from station.records.sheet import Precision
+from station.records.sheet import Precision, RuntimeName
 
 IMAGE = np.zeros((8, 8), np.uint8)
 
 
-def wanted(precision: Precision) -> ModelCard:
-    changes = {"runtime": "openvino", "precision": precision, "parent": "cloth/1"}
+def wanted(precision: Precision, runtime: RuntimeName = "openvino") -> ModelCard:
+    changes = {"runtime": runtime, "precision": precision, "parent": "cloth/1"}
     return card().model_copy(update=changes)
 
 
@@ -38,6 +38,12 @@ def test_fp32_may_differ_by_rounding_alone() -> None:
         ModelError, match=r"golden-2\.png scores 1\.20020, before 1\.20000; at most"
     ):
         compare(wanted("fp32"), BEFORE, golden([0.1, 0.2, 1.2002]), None)
+
+
+def test_a_gpu_is_held_to_verdicts_in_fp32_too() -> None:
+    compare(wanted("fp32", "cuda"), BEFORE, golden([0.101, 0.2, 1.2]), None)
+    with pytest.raises(ModelError, match=r"cuda fp32 of cloth/1: golden-2.*another verdict"):
+        compare(wanted("fp32", "cuda"), BEFORE, golden([0.1, 0.2, 0.3]), 0.4)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from station.cli import main
-from station.errors import DatasetError, ModelError
+from station.errors import ConfigError, DatasetError, ModelError
 from station.learn.efficientad import textures
 from station.learn.efficientad.distill import (
     Distillation,
@@ -166,6 +167,14 @@ def test_the_command_leaves_a_teacher(
     assert main(["weights", "list", "--json"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (last["teacher"], last["distilled_from"]) == ("mine", "efficientnet_lite0")
+
+
+def test_without_a_gpu_none_can_be_asked_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="--device cuda: torch can use no GPU here"):
+        distil(folder, replace(QUICK, device="cuda"), tmp_path, lambda _: None, threading.Event())
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ from station.learn.efficientad.training import (
 from station.learn.export import Detector, InputForm, freeze, from_bytes, to_bytes
 from station.torchscript import torch_network
 
+gpu_needed = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU that torch can use"
+)
 SIDE = 128  # the smallest that the autoencoder takes
 WIDTH, CHANNELS = 8, 12
 
@@ -162,9 +165,9 @@ def elsewhere(number: int) -> Tensor:
     return 255 * torch.rand(1, 3, SIDE, SIDE, generator=generator)
 
 
-def fit(steps: int, *, bf16: bool = False) -> Fit:
+def fit(steps: int, *, bf16: bool = False, device: str = "cpu") -> Fit:
     plan = Plan(steps=steps, learning_rate=3e-3, bf16=bf16)
-    return Fit(trio(), pictures(3), None, plan, 7, elsewhere)
+    return Fit(trio(), pictures(3), None, plan, 7, elsewhere, device)
 
 
 def test_steps_lower_every_loss_term() -> None:
@@ -190,6 +193,17 @@ def test_a_training_that_was_killed_ends_where_an_unbroken_one_does(bf16: bool) 
     list(resumed.steps())
     for name, value in unbroken.trio.state_dict().items():
         assert torch.equal(value, resumed.trio.state_dict()[name]), name
+
+
+@gpu_needed
+def test_a_gpu_loses_what_the_processor_does() -> None:
+    here, there = fit(3), fit(3, device="cuda")
+    for one in (here, there):
+        one.trio.autoencoder.apply(lambda layer: setattr(layer, "p", 0.0))  # dropout draws apart
+    for ours, theirs in zip(here.steps(), there.steps(), strict=True):
+        assert list(theirs) == pytest.approx(list(ours), rel=1e-2)
+    maps = measure_maps(there.trio, [pictures(1)])
+    assert maps.local == pytest.approx(measure_maps(here.trio, [pictures(1)]).local, rel=5e-2)
 
 
 def test_the_learning_rate_falls_to_a_tenth_at_95_per_cent() -> None:
@@ -242,6 +256,8 @@ def test_quantiles_of_many_values_are_exact() -> None:
     assert quantiles(values, shares) == pytest.approx(
         np.quantile(values.double().numpy(), shares).tolist(), abs=1e-12
     )
+    if torch.cuda.is_available():
+        assert quantiles(values.cuda(), shares) == quantiles(values, shares)
     with pytest.raises(DatasetError, match="no values"):
         quantiles(torch.zeros(0), [0.5])
 

@@ -26,7 +26,7 @@ from station.learn.images import Reader, from_mvtec
 from station.learn.method import Learned, Task, TrainingStopped
 from station.learn.train import TrainOptions, train
 from station.model import StudentTraining
-from station.preset import changed
+from station.preset import DEFAULT, changed
 
 SIDE = 128  # the smallest that the autoencoder takes
 QUICK = changed(LITE, input_size=SIDE, steps=6, batch=1, learning_rate=3e-3)
@@ -185,6 +185,30 @@ def test_a_channel_that_never_varies_is_not_divided_by_rounding(tmp_path: Path) 
     learned = learn(chosen, constant=True)
     agree(learned, chosen)
     assert max(max(point.hard, point.autoencoder) for point in student_of(learned).losses) < 100
+
+
+def test_only_students_learn_on_a_gpu_and_only_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = from_mvtec(striped(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for preset in (QUICK, DEFAULT):
+        options = TrainOptions("cloth", preset, device="cuda")
+        with pytest.raises(ConfigError, match="torch can use no GPU here"):
+            train(images, options, tmp_path, lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match="simplenet learns on the processor"):
+        train(images, TrainOptions("cloth", DEFAULT, device="cuda"), tmp_path, lambda _: None)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+def test_a_student_of_a_gpu_becomes_a_model_for_every_computer(tmp_path: Path) -> None:
+    options = TrainOptions("cloth", changed(QUICK, steps=60), device="cuda")
+    card = train(from_mvtec(striped(tmp_path)), options, tmp_path, lambda _: None)
+    assert card.training is not None and card.training.student is not None
+    assert card.training.student.device == "cuda"
+    good = [golden.score for golden in card.golden if not golden.spoilt]
+    assert max(good) < min(golden.score for golden in card.golden if golden.spoilt)
 
 
 def test_too_few_sheets_for_the_quantiles_are_refused(tmp_path: Path) -> None:

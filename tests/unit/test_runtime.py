@@ -17,18 +17,22 @@ from station.learn.simplenet.collapse import CollapsedHead
 from station.preset import DEFAULT, changed
 from station.records.sheet import Precision, RuntimeName
 from station.torchscript import Detector as Loaded
-from station.torchscript import Runtime, bf16_speedup, has_bf16
+from station.torchscript import Runtime, bf16_speedup, has_bf16, has_cuda
 
 openvino_needed = pytest.mark.skipif(
     not openvino_runtime.installed(), reason="needs station[openvino]"
 )
+gpu_needed = pytest.mark.skipif(not has_cuda(), reason="needs a GPU that torch can use")
 RUNTIMES = [
     Runtime("torchscript", "fp32"),
     Runtime("torchscript", "bf16"),
     pytest.param(Runtime("openvino", "fp32"), marks=openvino_needed),
     pytest.param(Runtime("openvino", "bf16"), marks=openvino_needed),
+    pytest.param(Runtime("cuda", "fp32"), marks=gpu_needed),
+    pytest.param(Runtime("cuda", "bf16"), marks=gpu_needed),
 ]
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}
+GPU_TOLERANCE = 0.01  # in fp32; of maps that reach 7
 
 
 def detector(tiles: int = 1) -> Detector:
@@ -75,6 +79,8 @@ def test_every_runtime_scores_like_the_network_in_training(
         assert torch.equal(score, anomaly_map.flatten(1).amax(1))
         assert expected[1].std() > 0.05
         tolerance = TOLERANCE[runtime.precision]
+        if runtime == ("cuda", "fp32"):
+            tolerance = GPU_TOLERANCE
         assert torch.allclose(anomaly_map, expected[1], rtol=0.0, atol=tolerance)
 
 
@@ -146,6 +152,14 @@ def test_without_openvino_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ModelError, match=r"pip install 'station\[openvino\]'"):
         Loaded(saved[1], saved[2], Runtime("openvino", "fp32"), None)
+
+
+def test_without_a_gpu_a_model_for_one_is_refused(
+    saved: tuple[Detector, Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelError, match="runs on a GPU, and torch can use none here"):
+        Loaded(saved[1], saved[2], Runtime("cuda", "fp32"), None)
 
 
 @openvino_needed

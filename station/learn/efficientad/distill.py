@@ -29,7 +29,7 @@ from station.learn.efficientad.teachers import Teacher, keep_teacher
 from station.learn.features.backbones import Backbone, load_backbone
 from station.learn.features.local import upsample
 from station.learn.images import pictures, read_image
-from station.learn.method import Progress, TrainingStopped
+from station.learn.method import Device, Progress, TrainingStopped, check_device
 from station.records.sheet import Image
 
 PUBLISHED_STEPS = 60_000
@@ -52,6 +52,7 @@ class DistillOptions:
     learning_rate: float = 5e-4  # published 1e-4, for forty times as many steps
     seed: int = 0
     resume: bool = False
+    device: Device = "cpu"
 
 
 class Pictures(NamedTuple):
@@ -104,12 +105,13 @@ class Distillation:
 
     def __init__(self, target: Target, pictures: Pictures, options: DistillOptions) -> None:
         self.done = 0
-        self._target, self._pictures, self._options = target, pictures, options
+        self._target, self._pictures = target.to(options.device), pictures
+        self._options = options
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self.network = pdn(options.size, target.channels, padding=True)
-        self.network.to(memory_format=torch.channels_last)
-        self._pixels = ImageNetPixels()
+        self.network.to(options.device).to(memory_format=torch.channels_last)
+        self._pixels = ImageNetPixels().to(options.device)
         self._optimiser = torch.optim.Adam(
             self.network.parameters(), lr=options.learning_rate, weight_decay=1e-5
         )
@@ -161,12 +163,13 @@ class Distillation:
         self.done = state["done"]
         self.network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["optimiser"])
-        self.mean, self.deviation = state["mean"], state["deviation"]
+        device = self._options.device
+        self.mean, self.deviation = state["mean"].to(device), state["deviation"].to(device)
 
     def _draw(self, stream: int, number: int) -> Tensor:
         rng = np.random.default_rng([self._options.seed, stream, number])
         found = textures.picture(self._pictures.images, self._options.side, rng)
-        return torch.from_numpy(found).permute(2, 0, 1)[None].float()
+        return torch.from_numpy(found).permute(2, 0, 1)[None].float().to(self._options.device)
 
     def _describe(self, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -185,10 +188,11 @@ def distil(
 
     Where `stop` is set, `TrainingStopped` says how to go on.
     """
+    check_device(options.device)
     backbone = load_backbone(options.backbone)
     pictures = read_pictures(folder)
     decides = [pictures.digest, options.backbone, options.size, options.steps, options.batch,
-               options.side, options.learning_rate, options.seed]  # fmt: skip
+               options.side, options.learning_rate, options.seed, options.device]  # fmt: skip
     checkpoint = Checkpoint(workspace, f"teacher-{options.name}", decides, options.resume)
     run = Distillation(Target(backbone), pictures, options)
     checkpoint.load(run.resume)

@@ -35,7 +35,7 @@ from station.learn.features.backbones import load_backbone
 from station.learn.features.bank import open_bank, reserve
 from station.learn.held_out import FEW, to_frames
 from station.learn.images import pictures, read_image
-from station.learn.method import Learned, Progress, Task, TrainingStopped
+from station.learn.method import Device, Learned, Progress, Task, TrainingStopped
 from station.model import LossPoint, StudentTraining
 from station.torchscript import bf16_speedup
 
@@ -65,7 +65,7 @@ def learn_efficientad(task: Task, preset: EfficientadPreset) -> Learned:
     if teacher.steps is not None:
         origin += f", {teacher.steps} steps from {teacher.backbone}"
     about = Origin(teacher.name, teacher.sha256, origin, PUBLISHED_STEPS)
-    return learn_trio(task, preset, trio, about, margin=MARGIN, bf16=_bf16_pays())
+    return learn_trio(task, preset, trio, about, margin=MARGIN, bf16=_bf16_pays(task.device))
 
 
 def learn_lite(task: Task, preset: LitePreset) -> Learned:
@@ -74,7 +74,7 @@ def learn_lite(task: Task, preset: LitePreset) -> Learned:
     with _seeded(task.seed):
         trio = lite(backbone, (task.form.height, task.form.width))
     about = Origin(preset.backbone, None, "pretrained", None)
-    return learn_trio(task, preset, trio, about, margin=0, bf16=_bf16_pays())
+    return learn_trio(task, preset, trio, about, margin=0, bf16=_bf16_pays(task.device))
 
 
 class Penalty:
@@ -126,7 +126,7 @@ def learn_trio(
             raise ConfigError("the training to resume had another teacher or penalty folder")
         bf16 = saved["bf16"]
     plan = Plan(preset.steps, preset.batch, preset.learning_rate, preset.weight_decay, bf16=bf16)
-    fit = Fit(trio, images, targets, plan, task.seed, penalty)
+    fit = Fit(trio, images, targets, plan, task.seed, penalty, task.device)
     points, lost = list[LossPoint](), list[Losses]()
     if saved:
         fit.resume(saved["fit"])
@@ -145,6 +145,7 @@ def learn_trio(
     _run(task, fit, (points, lost), save)
     frames = (part for f in task.watched for part in torch.split(task.prepare(task.read(f)), 1))
     scale = measure_maps(trio, list(frames))
+    trio.to("cpu")
     return Learned(
         network=AnomalyMap(trio, scale, margin),
         reference=_Plain(trio, scale.local, scale.whole, margin),
@@ -160,6 +161,7 @@ def learn_trio(
             penalty_images=0 if penalty is None else len(penalty.files),
             penalty_digest=None if penalty is None else penalty.digest,
             bf16=bf16,
+            device=task.device,
             local_quantiles=scale.local,
             whole_quantiles=scale.whole,
             losses=tuple(points),
@@ -254,7 +256,9 @@ class _Plain(nn.Module):
         return F.pad(torch.as_tensor(both)[:, None] / 2, [self.margin] * 4)
 
 
-def _bf16_pays() -> bool:
+def _bf16_pays(device: Device) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
     return bf16_speedup() > BF16_FROM
 
 

@@ -141,7 +141,7 @@ def losses(
     distance = (target - trio.student.of_teacher(trunk[0])) ** 2
     (limit,) = quantiles(distance, [HARD])
     hard = distance[distance >= limit].mean()
-    outside = torch.zeros(())
+    outside = hard.new_zeros(())
     if penalty is not None:
         outside = (trio.student.of_teacher(trunk[2]) ** 2).mean()
     whole = trio.autoencoder(pixels.split(len(image))[1])
@@ -164,7 +164,7 @@ def change_colours(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def to_grey(images: Tensor) -> Tensor:
     """Return the luma of (N, 3, H, W) as (N, 1, H, W)."""
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype)
+    weights = images.new_tensor([0.299, 0.587, 0.114])
     return (images * weights[:, None, None]).sum(1, keepdim=True)
 
 
@@ -190,7 +190,7 @@ class Fit:
 
     `images` is (N, 3, H, W), 0 to 255, of any floating type; `targets` the teacher's raw
     descriptions of them, (N, C, h, w). Both may lie in memory-mapped files. `penalty` gives the
-    image from elsewhere for a step.
+    image from elsewhere for a step. `device` is where the trio is moved and stays.
     """
 
     def __init__(
@@ -201,11 +201,12 @@ class Fit:
         plan: Plan,
         seed: int,
         penalty: Callable[[int], Tensor] | None = None,
+        device: str = "cpu",
     ) -> None:
-        self.trio = trio.to(memory_format=torch.channels_last)
+        self.trio = trio.to(device).to(memory_format=torch.channels_last)
         self.done = 0
         self._images, self._targets, self._penalty = images, targets, penalty
-        self._plan, self._seed = plan, seed
+        self._plan, self._seed, self._device = plan, seed, torch.device(device)
         learned = [*trio.student.parameters(), *trio.autoencoder.parameters()]
         self._optimiser = torch.optim.Adam(
             learned, lr=plan.learning_rate, weight_decay=plan.weight_decay
@@ -229,24 +230,26 @@ class Fit:
             group["lr"] = plan.learning_rate * (0.1 if late else 1.0)
         rows = self._rows(number)
         generator = drawing(self._seed, 0, number)
-        image = self._images[rows].float().contiguous(memory_format=torch.channels_last)
+        image = self._images[rows].to(self._device).float()
+        image = image.contiguous(memory_format=torch.channels_last)
         changed = change_colours(image, generator)
-        penalty = None if self._penalty is None else self._penalty(number)
+        penalty = None if self._penalty is None else self._penalty(number).to(self._device)
         target = None
         if self._targets is not None:
-            target = self.trio.normalised(self._targets[rows].float())
+            target = self.trio.normalised(self._targets[rows].to(self._device).float())
         self.trio.train()
         self.trio.teacher.eval()
-        with torch.random.fork_rng(devices=[]):
+        devices = [0] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
             # Dropout draws from torch's own generator.
             torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-            with torch.autocast("cpu", torch.bfloat16, enabled=plan.bf16):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=plan.bf16):
                 found = losses(self.trio, image, changed, penalty, target)
             self._optimiser.zero_grad()
             sum(found).backward()
         self._optimiser.step()
         self.trio.eval()
-        values = Losses(*(float(value.detach()) for value in found))
+        values = Losses(*torch.stack([value.detach().float() for value in found]).tolist())
         if not all(value < float("inf") for value in values):
             raise ModelError(f"step {number + 1}: the loss is no finite number: {values}")
         self.done += 1
@@ -288,7 +291,7 @@ class MapScale(NamedTuple):
 def measure_maps(trio: Trio, images: Sequence[Tensor]) -> MapScale:
     """Measure the maps of held-out good images, before any padding."""
     with torch.inference_mode():
-        maps = [trio.maps(image) for image in images]
+        maps = [trio.maps(image.to(trio.mean.device)) for image in images]
     found = []
     for name, parts in zip(("teacher", "autoencoder"), zip(*maps, strict=True), strict=True):
         low, high = quantiles(torch.cat([part.flatten() for part in parts]), [0.9, 0.995])
