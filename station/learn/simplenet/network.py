@@ -44,6 +44,14 @@ class Head(nn.Module):
         result: Tensor = self.adaptor((patches - self.mean).div_(self.deviation))
         return result  # (P, D)
 
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Return adaptor and hidden Linear as one of standardised patches, (H, D) and (H)."""
+        weight: Tensor = self.hidden.weight @ self.adaptor.weight
+        bias: Tensor = self.hidden.bias
+        if self.adaptor.bias is not None:
+            bias = bias + self.hidden.weight @ self.adaptor.bias
+        return weight, bias
+
     def decide(self, hidden: Tensor) -> Tensor:
         """Tell good from noisy by what the hidden Linear gives, one number per patch."""
         result: Tensor = self.out(F.leaky_relu(self.norm(hidden), SLOPE))[:, 0]
@@ -79,6 +87,10 @@ class Space(NamedTuple):
         correlation = covariance / deviation[:, None] / deviation
         return cls(mean, deviation.float(), _whitening(correlation, preset.adaptor.strength))
 
+    def standardise(self, patches: Tensor) -> Tensor:
+        """Bring every channel to what it is in training: mean 0, deviation 1."""
+        return (patches - self.mean).div_(self.deviation)  # (P, D)
+
     def head(self, preset: Preset) -> Head:
         """Build an untrained head."""
         size = len(self.mean)
@@ -93,7 +105,7 @@ class Space(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """Means over the steps of one meta-epoch and all members."""
+    """Means over the heads of one step."""
 
     loss: float
     good_right: float  # share of normal patches on the good side
@@ -101,7 +113,11 @@ class Epoch(NamedTuple):
 
 
 class Fit:
-    """A training under way: heads, optimisers, random numbers. `state` can be saved and resumed."""
+    """A training under way: heads, optimisers, random numbers. `state` can be saved and resumed.
+
+    The heads differ by what they begin with. All see the same patches and the same noise: drawing
+    them costs as much as learning from them.
+    """
 
     def __init__(
         self, bank: Tensor, preset: Preset, seed: int, strewn: Tensor | None = None
@@ -110,75 +126,54 @@ class Fit:
         self._strewn = strewn  # the same of places in synthetic defects
         self._preset = preset
         self.done = 0  # meta-epochs
-        space = Space.of(bank, preset)
-        self._members = []
+        self._space = Space.of(bank, preset)
+        self.heads: list[Head] = []
         for member in range(preset.members):
             torch.manual_seed(seed * 1000 + member)
-            self._members.append(_Member(space.head(preset), preset, seed * 1000 + member))
-
-    @property
-    def heads(self) -> list[Head]:
-        """The heads as they are now."""
-        return [member.head for member in self._members]
+            self.heads.append(self._space.head(preset))
+        self._generator = torch.Generator().manual_seed(seed * 1000)
+        self._optimisers = _optimisers(self.heads, preset)
 
     def meta_epoch(self) -> Iterator[Epoch]:
-        """Train for one meta-epoch, yielding after every step what it and its members gave."""
+        """Train for one meta-epoch, yielding after every step what it gave."""
         for head in self.heads:
             head.train()
-        rows = [member.rows(self._bank, self._preset) for member in self._members]
-        for parts in zip(*rows, strict=True):
-            steps = [
-                member.step(part.float(), self._preset, self._strewn)
-                for member, part in zip(self._members, parts, strict=True)
-            ]
-            yield Epoch(*(sum(values) / len(values) for values in zip(*steps, strict=True)))
+        for patches in self._batches():
+            yield self._step(patches.float())
         for head in self.heads:
             head.eval()
         self.done += 1
 
     def state(self) -> dict[str, Any]:
         """Return everything that `resume` needs to go on as if nothing had happened."""
-        return {"done": self.done, "members": [member.state() for member in self._members]}
+        return {
+            "done": self.done,
+            "heads": [head.state_dict() for head in self.heads],
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+            "generator": self._generator.get_state(),
+        }
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.done = state["done"]
-        for member, saved in zip(self._members, state["members"], strict=True):
-            member.resume(saved)
+        for head, saved in zip(self.heads, state["heads"], strict=True):
+            head.load_state_dict(saved)
+            head.eval()
+        for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self._generator.set_state(state["generator"])
 
-
-class _Member:
-    """One head in training."""
-
-    def __init__(self, head: Head, preset: Preset, seed: int) -> None:
-        self.head = head
-        self._generator = torch.Generator().manual_seed(seed)
-        discriminator = [p for n, p in head.named_parameters() if not n.startswith("adaptor")]
-        self._optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.Adam(
-                discriminator, lr=preset.learning_rate, weight_decay=preset.weight_decay
-            )
-        ]
-        if isinstance(preset.adaptor, LearnedAdaptor):
-            self._optimisers.append(
-                torch.optim.AdamW(
-                    head.adaptor.parameters(),
-                    lr=preset.adaptor.learning_rate,
-                    weight_decay=preset.adaptor.weight_decay,
-                )
-            )
-
-    def rows(self, bank: Tensor, preset: Preset) -> Iterator[Tensor]:
+    def _batches(self) -> Iterator[Tensor]:
         """Yield the patches (B, D) of every step of a meta-epoch."""
-        batches = preset.batches
+        batches = self._preset.batches
         if isinstance(batches, ImageBatches):
             for _ in range(batches.epochs):
-                order = torch.randperm(len(bank), generator=self._generator)
+                order = torch.randperm(len(self._bank), generator=self._generator)
                 for images in torch.split(order, batches.size):
-                    yield bank[images].flatten(0, 1)
+                    yield self._bank[images].flatten(0, 1)
             return
         for _ in range(batches.steps):
-            yield self._draw(bank, batches.size)
+            yield self._draw(self._bank, batches.size)
 
     def _draw(self, bank: Tensor, count: int) -> Tensor:
         """Draw patches of all images, (count, D)."""
@@ -186,45 +181,68 @@ class _Member:
         drawn = torch.randint(len(patches), (count,), generator=self._generator)
         return patches[drawn].float()
 
-    def step(self, patches: Tensor, preset: Preset, strewn: Tensor | None) -> Epoch:
+    def _noise(self, count: int) -> Tensor:
+        """Draw noise for patches in the adapted space, (count, D)."""
+        sigmas = torch.tensor(self._preset.noise)
+        which = torch.randint(len(sigmas), (count, 1), generator=self._generator)
+        width = self.heads[0].adaptor.out_features
+        return torch.randn((count, width), generator=self._generator).mul_(sigmas[which])
+
+    def _step(self, patches: Tensor) -> Epoch:
         """Take one step on good patches, the same with noise, and half as many from defects."""
-        head, sigmas = self.head, torch.tensor(preset.noise)
-        adapted = head.adapt(patches)
-        which = torch.randint(len(sigmas), (len(patches), 1), generator=self._generator)
-        noise = torch.randn(adapted.shape, generator=self._generator).mul_(sigmas[which])
-        # The Linear takes features and noise apart: the way back to the features is then gone once.
-        hidden, moved = head.hidden(adapted), F.linear(noise, head.hidden.weight)  # (B, hidden)
-        parts = [hidden, hidden + moved]
-        if strewn is not None:
-            parts.append(head.hidden(head.adapt(self._draw(strewn, len(patches) // 2))))
-        # One batch for all, as the authors do: the batch norm sees good and noisy together.
-        answers = torch.split(head.decide(torch.cat(parts)), [len(part) for part in parts])
-        good, noisy, *spoilt = answers
-        margin = preset.margin
-        loss = F.relu(margin - good).mean() + F.relu(margin + noisy).mean()
-        if spoilt:
-            loss = loss + preset.strewn * F.relu(margin + spoilt[0]).mean()
+        noise = self._noise(len(patches))
+        good = self._space.standardise(patches)
+        spoilt = None
+        if self._strewn is not None:
+            spoilt = self._space.standardise(self._draw(self._strewn, len(patches) // 2))
         for optimiser in self._optimisers:
             optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        steps = [self._learn(head, good, noise, spoilt) for head in self.heads]
         for optimiser in self._optimisers:
             optimiser.step()
-        right = (good > 0).float().mean(), (noisy < 0).float().mean()
+        return Epoch(*(sum(values) / len(values) for values in zip(*steps, strict=True)))
+
+    def _learn(self, head: Head, good: Tensor, noise: Tensor, spoilt: Tensor | None) -> Epoch:
+        """Add to the gradients of one head; `good` and `spoilt` are standardised."""
+        margin = self._preset.margin
+        # Between adaptor and Linear is only the noise, and the Linear takes it apart from the
+        # features: theirs go through one matrix instead of two, forth and back.
+        affine = head.affine()
+        hidden = F.linear(good, *affine)
+        parts = [hidden, hidden + F.linear(noise, head.hidden.weight)]
+        if spoilt is not None:
+            parts.append(F.linear(spoilt, *affine))
+        # One batch for all, as the authors do: the batch norm sees good and noisy together.
+        answers = head.decide(torch.cat(parts))
+        for_good, for_noisy, *others = torch.split(answers, [len(part) for part in parts])
+        loss = F.relu(margin - for_good).mean() + F.relu(margin + for_noisy).mean()
+        for answer in others:
+            loss = loss + self._preset.strewn * F.relu(margin + answer).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        right = (for_good > 0).float().mean(), (for_noisy < 0).float().mean()
         return Epoch(float(loss.detach()), float(right[0]), float(right[1]))
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "head": self.head.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
-            "generator": self._generator.get_state(),
-        }
 
-    def resume(self, state: dict[str, Any]) -> None:
-        self.head.load_state_dict(state["head"])
-        for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-        self._generator.set_state(state["generator"])
-        self.head.eval()
+def _optimisers(heads: Sequence[Head], preset: Preset) -> list[torch.optim.Optimizer]:
+    discriminators = [
+        value
+        for head in heads
+        for name, value in head.named_parameters()
+        if not name.startswith("adaptor")
+    ]
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.Adam(discriminators, lr=preset.learning_rate, weight_decay=preset.weight_decay)
+    ]
+    if isinstance(preset.adaptor, LearnedAdaptor):
+        adaptors = [value for head in heads for value in head.adaptor.parameters()]
+        made.append(
+            torch.optim.AdamW(
+                adaptors,
+                lr=preset.adaptor.learning_rate,
+                weight_decay=preset.adaptor.weight_decay,
+            )
+        )
+    return made
 
 
 class Unfolded(nn.Module):
