@@ -94,6 +94,35 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(preset: Preset) -> N
             assert torch.equal(value, other.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("preset", [QUICK, LEARNED], ids=["whitening", "learned"])
+def test_a_step_equals_the_plain_form_of_the_method(preset: Preset) -> None:
+    preset = changed(preset, strewn=0.5)
+    ours, plain = (Fit(bank_of(0), preset, 0, bank_of(3)) for _ in range(2))
+    for head in ours.heads + plain.heads:
+        head.train()
+    patches = bank_of(4, 2).flatten(0, 1)
+    found = ours._step(patches)
+    noise, spoilt = plain._noise(len(patches)), plain._draw(bank_of(3), len(patches) // 2)
+    losses = []
+    for head, other in zip(plain.heads, ours.heads, strict=True):
+        adapted = head.adapt(patches)
+        answers = head.decide(
+            head.hidden(torch.cat([adapted, adapted + noise, head.adapt(spoilt)]))
+        )
+        sizes = [len(patches), len(patches), len(spoilt)]
+        good, noisy, defect = torch.split(answers, sizes)
+        hinge = [torch.relu(0.5 - good), torch.relu(0.5 + noisy), 0.5 * torch.relu(0.5 + defect)]
+        loss = sum(part.mean() for part in hinge)
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(float(loss.detach()))
+        for (name, value), same in zip(head.named_parameters(), other.parameters(), strict=True):
+            if value.grad is not None:
+                assert same.grad is not None
+                assert torch.allclose(same.grad, value.grad, atol=1e-5), name
+    assert found.loss == pytest.approx(np.mean(losses), abs=1e-5)
+
+
 def test_only_a_learned_adaptor_learns() -> None:
     fixed, learned = Fit(bank_of(0), QUICK, 0), Fit(bank_of(0), LEARNED, 0)
     before = [fit.heads[0].adaptor.weight.clone() for fit in (fixed, learned)]
