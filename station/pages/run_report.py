@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from station.errors import ConfigError, DatasetError
 from station.intervals import clopper_pearson
-from station.pages.report import Label, write_report
+from station.pages.report import write_report
+from station.pages.sheet_row import Label
 from station.records.dataset import Dataset
 from station.records.label import sheet_truth
 from station.records.sheet import Manifest, Verdict

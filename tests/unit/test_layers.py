@@ -85,7 +85,17 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "intervals": set(),
     "pages.page": FILES | {"records.dataset"},
-    "pages.report": FILES | {"records.dataset", "intervals", "heatmap", "pages.page"},
+    "pages.sheet_row": FILES,
+    "pages.run_figures": FILES | {"pages.page", "pages.sheet_row"},
+    "pages.report": FILES
+    | {
+        "records.dataset",
+        "intervals",
+        "heatmap",
+        "pages.page",
+        "pages.run_figures",
+        "pages.sheet_row",
+    },
     "bench.cycle": FILES
     | {"records.dataset", "model", "collect", "cell", "cycle", "shots", "devices"}
     | {"bench.far_ends"},
@@ -120,7 +130,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench.durability": FILES | {"records.dataset", "collect", "devices", "records.ledger"},
     "arguments": set(),
     "pages.run_report": FILES
-    | {"records.dataset", "records.label", "model", "intervals", "pages.report"},
+    | {"records.dataset", "records.label", "model", "intervals", "pages.report", "pages.sheet_row"},
     "heatmap": FILES,
     "learn": FILES
     | {

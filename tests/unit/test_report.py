@@ -14,7 +14,8 @@ from sheets import WHEN, capture, manifest, picture
 
 from station.errors import DatasetError
 from station.heatmap import map_over
-from station.pages.report import Label, write_report
+from station.pages.report import write_report
+from station.pages.sheet_row import Label
 from station.records.sheet import Manifest, Timing, Verdict
 
 THRESHOLD = 0.6
