@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from station import control
 from station import workspace as template
+from station.bench.robot_injection import FAULTS, STEPS, Fault, Step
 from station.errors import ConfigError, StationError
 
 ACCEPT, REJECT, BUSY = 0, 1, 2
@@ -30,7 +31,6 @@ READY_S = 400.0  # for everything to be started and ready, on a busy computer
 NOTICE_S = 12.0  # for the station to notice a fault
 WATCH_S = 1.0  # looked at after the state was reached: does anything move again?
 SENT_S = 0.05  # a command that had left the station before the fault may still arrive
-SHOTS = 4
 
 # Every score lies below this threshold: without a fault every sheet would be accepted.
 RECIPE = """
@@ -57,29 +57,6 @@ ASIDE, LOW = "0.02 -0.42 0.36", "0.02 -0.42 0.27"
 Event = dict[str, Any]
 
 
-class Step(NamedTuple):
-    """A moment of the cycle, told by the n-th event of a kind since start (or reset)."""
-
-    name: str
-    event: str
-    number: int = 1
-    command: str = "start"
-
-
-class Fault(NamedTuple):
-    """What is done to the far end or the processes, and how a person undoes it."""
-
-    name: str
-    do: str
-    undo: tuple[str, ...] = ()
-    only: str | None = None
-    """A controller series that alone knows this fault."""
-    goes_on: bool = False
-    """The arm may go on, only slower."""
-    at_rest: bool = False
-    """It happens once the arm comes to rest: only there can anybody know of it."""
-
-
 class Entry(NamedTuple):
     """What one fault at one step led to; times in seconds after the fault."""
 
@@ -93,48 +70,6 @@ class Entry(NamedTuple):
     state: str
     state_s: float | None
     message: str
-
-
-STEPS = {
-    step.name: step
-    for step in (
-        Step("retreat", "move", 1, "reset"),
-        Step("waiting", "none"),
-        Step("approach", "move", 1),
-        Step("descent", "move", 2),
-        Step("standing", "rest", 2),
-        Step("offset", "move", 3),
-        Step("travel", "move", 5),
-        Step("judging", "picture saved", SHOTS),
-        Step("return", "move", 8),
-        Step("removal", "busy falls", 1),
-    )
-}
-FAULTS = {
-    fault.name: fault
-    for fault in (
-        Fault("protective stop", "protective_stop"),
-        Fault("safeguard stop", "safeguard_stop"),
-        Fault("emergency stop", "emergency_stop"),
-        Fault("connection cut", "cut"),
-        Fault("cut, then refused", "refuse+cut", ("accept",)),
-        Fault("half-open connection", "half_open", ("whole",)),
-        Fault("frozen data", "freeze", ("unfreeze",)),
-        Fault("wrong pose reached", "offset 0 0.004 0", ("offset 0 0 0",), at_rest=True),
-        Fault("slider 0 %", "slider 0", ("slider 1",)),
-        Fault("slider 10 %", "slider 0.1", ("slider 1",), goes_on=True),
-        Fault("program stopped", "stop_program"),
-        Fault("remote control off", "local", ("remote",), only="e"),
-        Fault("robot controller killed", "kill far end"),
-        Fault("robot controller frozen", "stop far end"),
-        Fault("robot child killed", "kill child"),
-        Fault("robot child frozen", "stop child"),
-        Fault("station killed", "kill station"),
-        Fault("station frozen", "stop station"),
-        Fault("both killed", "kill both"),
-        Fault("both frozen", "stop both"),
-    )
-}
 
 
 def fault_table(

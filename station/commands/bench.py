@@ -82,7 +82,8 @@ def _efficientad(args: argparse.Namespace) -> int:
 def _faults(args: argparse.Namespace) -> int:
     """Print an entry per fault, of the robot per step too; exit code 1 where one did not hold."""
     from station.bench.camera_faults import NAMES, camera_fault_table
-    from station.bench.faults import FAULTS, STEPS, fault_table
+    from station.bench.faults import fault_table
+    from station.bench.robot_injection import FAULTS, STEPS
 
     groups = {"robot": list(FAULTS), "camera": list(NAMES)}
     wanted = [name for word in args.faults or groups for name in groups.get(word, [word])]

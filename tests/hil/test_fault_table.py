@@ -10,7 +10,8 @@ import pytest
 import test_station
 
 from station.bench.camera_faults import Entry, camera_fault_table
-from station.bench.faults import FAULTS, STEPS, Bench
+from station.bench.faults import Bench
+from station.bench.robot_injection import FAULTS, STEPS
 
 models = test_station.models
 ENTRIES = {

@@ -126,7 +126,8 @@ ALLOWED: dict[str, set[str]] = {
         "records.dataset",
     }
     | {"records.ledger", "sim", "states", "workspace"},
-    "bench.faults": {"errors", "control", "workspace", "sim"},
+    "bench.robot_injection": set(),
+    "bench.faults": {"errors", "control", "workspace", "sim", "bench.robot_injection"},
     "bench.durability": FILES | {"records.dataset", "collect", "devices", "records.ledger"},
     "arguments": set(),
     "pages.run_report": FILES
