@@ -17,6 +17,7 @@ from station.errors import DatasetError
 from station.records.sheet import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+ALIKE = 0.1  # of a side, by which pictures to learn from may differ in size
 # Decoded pictures that are kept between checking and learning; the rest is decoded twice.
 KEPT_BYTES = 1 << 29
 # The station's own captures: <station>-<boot>-<counter>_<setup>_<shot>
@@ -136,13 +137,20 @@ def read_image(path: Path) -> Loaded:
 
 
 def check_alike(image: Image, path: Path, first: Image, first_path: Path) -> None:
-    """Refuse an image that differs from the first in size or colour."""
+    """Refuse an image that differs from the first in colour, or in size by more than a tenth.
+
+    Up to there each is letterboxed; beyond, a model pixel would show another part of a millimetre.
+    """
     if image.ndim != first.ndim:
         kinds = {2: "grey", 3: "colour"}
         raise DatasetError(f"{first_path} is {kinds[first.ndim]}, {path} is {kinds[image.ndim]}")
-    if image.shape != first.shape:
+    sides = zip(image.shape[:2], first.shape[:2], strict=True)
+    if any(abs(side - wanted) > ALIKE * wanted for side, wanted in sides):
         sizes = [f"{i.shape[1]}x{i.shape[0]}" for i in (first, image)]
-        raise DatasetError(f"{first_path} has {sizes[0]} pixels, {path} has {sizes[1]}")
+        raise DatasetError(
+            f"{first_path} has {sizes[0]} pixels, {path} has {sizes[1]}: sizes may differ by a "
+            "tenth, not more"
+        )
 
 
 class Reader:

@@ -304,6 +304,15 @@ def test_images_that_differ_in_size_or_colour_are_refused(
         Reader(good_tree(tmp_path, noise(0, 8, 8), noise(1, *shape)))
 
 
+def test_images_may_differ_in_size_by_a_tenth(tmp_path: Path) -> None:
+    images = good_tree(tmp_path, noise(0, 50, 40), noise(1, 45, 44), noise(2, 55, 36))
+    reader = Reader(images)
+    assert [reader.read(file).shape for file in images.files] == [(50, 40), (45, 44), (55, 36)]
+    write(tmp_path / "train" / "good" / "3.png", noise(3, 50, 45))
+    with pytest.raises(DatasetError, match=r"3\.png has 45x50: sizes may differ by a tenth"):
+        Reader(from_mvtec(tmp_path))
+
+
 def test_an_image_is_decoded_again_where_memory_has_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
