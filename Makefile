@@ -1,5 +1,6 @@
 # make demo   set up, then run the production loop on a simulated cell
 # make test   set up, then run the tests
+# make endurance   set up, then run the long ones: faults, kills, full disks, hundreds of sheets
 # make lint   ruff and mypy
 #
 # make demo TORCH_INDEX=URL   take PyTorch from another index, e.g. its CPU builds
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test endurance lint clean
 
 demo: $(VENV)/installed
 	rm -rf demo
@@ -23,6 +24,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/pytest
+
+endurance: $(VENV)/installed
+	$(BIN)/pytest tests/hil/endurance
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
