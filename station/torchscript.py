@@ -30,6 +30,7 @@ from station.records.sheet import Precision, RuntimeName
 
 # About half the time of one on two free cores; docs/decisions/0027 has what other work costs them.
 THREADS = 2
+CPU = torch.device("cpu")
 # RLIMIT_AS counts what torch only reserves; the data segment is what it really writes to. CUDA maps
 # more for itself: with 4 GB it ran out of memory, with 8 not.
 DATA_LIMIT_BYTES = {"torchscript": 4 << 30, "openvino": 4 << 30, "cuda": 16 << 30}
@@ -102,9 +103,9 @@ class Detector:
         self, path: Path, sha256: str, runtime: Runtime, cache: Path | None, threads: int = THREADS
     ) -> None:
         int8: dict[str, bytes] = dict.fromkeys(INT8_FILES, b"")
-        self._device = torch.device("cuda" if runtime.name == "cuda" else "cpu")
+        self._device = torch.device("cuda") if runtime.name == "cuda" else CPU
         if runtime.name == "cuda":
-            _prepare_cuda()
+            _prepare_cuda(path)
         self._graph = load_graph(path, sha256, int8, self._device)
         # After each step torch's threads keep a core busy for milliseconds, in case another step
         # follows; OpenVINO's would have to wait for it.
@@ -176,10 +177,10 @@ def has_cuda() -> bool:
     return found
 
 
-def _prepare_cuda() -> None:
+def _prepare_cuda(path: Path) -> None:
     """Refuse a computer without a GPU; have fp32 computed as such, not as TF32's ten bits."""
     if not has_cuda():
-        raise ModelError("this model runs on a GPU, and torch can use none here")
+        raise ModelError(f"{path}: runs on a GPU, and torch can use none here")
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 
@@ -218,7 +219,7 @@ def load_graph(
     path: Path,
     sha256: str,
     extra: dict[str, bytes] | None = None,
-    device: torch.device | None = None,
+    device: torch.device = CPU,
 ) -> torch.jit.ScriptModule:
     """Read the file once; load from the very bytes whose hash was compared.
 
@@ -234,7 +235,7 @@ def load_graph(
     try:
         with _torchscript_is_meant():
             graph: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
-                io.BytesIO(content), map_location=device or "cpu", _extra_files=extra
+                io.BytesIO(content), map_location=device, _extra_files=extra
             )
     except RuntimeError as error:
         raise ModelError(f"{path}: no TorchScript file") from error

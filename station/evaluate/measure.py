@@ -86,9 +86,14 @@ def read_examples(folder: Path, split: Split) -> Examples:
         examples = halves(examples)[split]
         if not examples:
             raise DatasetError(f"{folder}: no test image falls into split {split}")
-    lines = sorted(
-        f"{e.label} {file_sha256(e.file)} {e.mask and file_sha256(e.mask)}" for e in examples
-    )
+    lines, seen = list[str](), dict[str, Example]()
+    for example in examples:
+        sha256 = file_sha256(example.file)
+        twin = seen.setdefault(sha256, example)
+        if twin.label != example.label:
+            raise DatasetError(f"{example.file}: the same file as {twin.file}, under another label")
+        lines.append(f"{example.label} {sha256} {example.mask and file_sha256(example.mask)}")
+    lines.sort()
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return Examples(folder, split, examples, digest)
 

@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from station.errors import DatasetError
+from station.errors import DatasetError, ModelError
 from station.evaluate.duplicates import find_copy, look_at
 from station.evaluate.examples import GOOD, Example, sheet_of
-from station.model import SUMS
+from station.model import SUMS, load_card
 
 SELECT, REPORT = "select", "report"
 
@@ -89,11 +89,15 @@ def check_disjoint(
 
 
 def check_unseen(workspace: Path, model: str, files: Sequence[Path]) -> None:
-    """Refuse a file that the model "name/3" learned from; a model without a list cannot tell."""
+    """Refuse a file that the model "name/3" learned from, and a list of these that is not whole."""
     listed = workspace / "models" / model / SUMS
-    if not listed.is_file():
-        return
-    learned = {line.partition(" ")[0] for line in listed.read_text("utf-8").splitlines()}
+    try:
+        lines = listed.read_text("utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise ModelError(f"{listed}: {(error.strerror or str(error)).lower()}") from error
+    learned = {line.partition(" ")[0] for line in lines}
+    if digest(learned) != load_card(workspace, model).data.digest:
+        raise ModelError(f"{listed}: not the images that the card's digest names")
     for file in files:
         if file_sha256(file) in learned:
             raise DatasetError(f"{file}: {model} was trained on it; take it out of the test tree")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from station.errors import ConfigError
@@ -18,6 +17,7 @@ from station.learn.held_out import to_frames
 from station.learn.images import TrainingImages
 from station.model import CurvePoint, Deviations, StudentTraining
 from station.records.sheet import Image
+from station.torchscript import has_cuda
 
 Device = Literal["cpu", "cuda"]  # where students and teachers learn; all else takes minutes
 
@@ -76,5 +76,5 @@ class Learned(NamedTuple):
 
 def check_device(device: Device) -> None:
     """Refuse a GPU that torch cannot use."""
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not has_cuda():
         raise ConfigError("--device cuda: torch can use no GPU here; leave it out to learn on CPU")

@@ -88,8 +88,11 @@ def train(
     if not re.fullmatch(MODEL_PATTERN, f"{options.name}/1"):
         raise ConfigError(f"model name {options.name!r}: small letters, digits, _ and - only")
     check_device(options.device)
-    if options.device != "cpu" and not isinstance(preset, StudentPreset):
-        raise ConfigError(f"--device: {preset.detector} learns on the processor, in minutes")
+    if not isinstance(preset, StudentPreset):
+        if options.device != "cpu":
+            raise ConfigError(f"--device: {preset.detector} learns on the processor, in minutes")
+        if options.penalty is not None:
+            raise ConfigError(f"--penalty: {preset.detector} uses no images from elsewhere")
     check_place(workspace)
     if options.units is not None:
         images = images.draw(options.units, options.seed)
@@ -101,77 +104,78 @@ def train(
     stop = stop or threading.Event()
     reader = Reader(images)
     settings = [options.seed, options.precision, options.device, preset.model_dump(mode="json")]
-    checkpoint = Checkpoint(workspace, options.name, [reader.digest, *settings], options.resume)
-    first = reader.read(training.files[0])
-    height, width = first.shape[:2]
-    form = InputForm.of_frames(height, width, preset)
-    task = Task(
-        training=training,
-        watched=held_out[0].files,
-        form=form,
-        read=reader.read,
-        seed=options.seed,
-        precision=options.precision,
-        checkpoint=checkpoint,
-        progress=progress,
-        stop=stop,
-        penalty=options.penalty,
-        device=options.device,
-    )
-    learned = learn(task, preset)
-    detector = Detector(learned.network, form, preset.smoothing)
-    judges = [(part, detector) for part in held_out]
-    if few:
-        judges = [
-            (part, Detector(learned.without(part.units), form, preset.smoothing))
-            for part in held_out
-        ]
-    result = score_held_out(
-        judges,
-        reader.read,
-        options.seed,
-        lambda done, total: progress(Progress("held-out", done, total)),
-    )
-    reference = Detector(learned.reference, form, preset.smoothing)
-    for one in (detector, reference):
-        one.zero.fill_(result.scale.raw_zero)
-        one.gain.fill_(1.0 / (result.scale.raw_one - result.scale.raw_zero))
-    weights, golden = _export(detector, reference, result)
-    card = ModelCard(
-        name=options.name,
-        version=1,
-        detector=preset.detector,
-        backbone=learned.backbone,
-        precision=options.precision,
-        runtime="openvino" if options.precision == "int8" else "torchscript",
-        sha256=hashlib.sha256(weights).hexdigest(),
-        input=ModelInput(
-            width=form.width,
-            height=form.height,
-            tiles=form.tiles,
-            channels="grey" if first.ndim == 2 else "color",
-            frame_width=width,
-            frame_height=height,
-        ),
-        scale=result.scale,
-        data=training_data(images, reader.digest, result),
-        training=Training(
-            preset=preset,
+    decides = [reader.digest, *settings]
+    with Checkpoint(workspace, options.name, decides, options.resume) as checkpoint:
+        first = reader.read(training.files[0])
+        height, width = first.shape[:2]
+        form = InputForm.of_frames(height, width, preset)
+        task = Task(
+            training=training,
+            watched=held_out[0].files,
+            form=form,
+            read=reader.read,
             seed=options.seed,
-            patches=learned.patches,
-            threads=THREADS,
-            curve=learned.curve,
-            deviations=learned.deviations,
-            student=learned.student,
-        ),
-        golden=golden,
-        held_out_scores=tuple(unit_scores(result, options.rule)),
-        software=software(),
-        created=datetime.now(UTC),
-    )
-    images_golden = [*result.good_golden, *result.spoilt_golden]
-    card = write_model(workspace, card, weights, images_golden, reader.sums(images.folder))
-    checkpoint.remove()
+            precision=options.precision,
+            checkpoint=checkpoint,
+            progress=progress,
+            stop=stop,
+            penalty=options.penalty,
+            device=options.device,
+        )
+        learned = learn(task, preset)
+        detector = Detector(learned.network, form, preset.smoothing)
+        judges = [(part, detector) for part in held_out]
+        if few:
+            judges = [
+                (part, Detector(learned.without(part.units), form, preset.smoothing))
+                for part in held_out
+            ]
+        result = score_held_out(
+            judges,
+            reader.read,
+            options.seed,
+            lambda done, total: progress(Progress("held-out", done, total)),
+        )
+        reference = Detector(learned.reference, form, preset.smoothing)
+        for one in (detector, reference):
+            one.zero.fill_(result.scale.raw_zero)
+            one.gain.fill_(1.0 / (result.scale.raw_one - result.scale.raw_zero))
+        weights, golden = _export(detector, reference, result)
+        card = ModelCard(
+            name=options.name,
+            version=1,
+            detector=preset.detector,
+            backbone=learned.backbone,
+            precision=options.precision,
+            runtime="openvino" if options.precision == "int8" else "torchscript",
+            sha256=hashlib.sha256(weights).hexdigest(),
+            input=ModelInput(
+                width=form.width,
+                height=form.height,
+                tiles=form.tiles,
+                channels="grey" if first.ndim == 2 else "color",
+                frame_width=width,
+                frame_height=height,
+            ),
+            scale=result.scale,
+            data=training_data(images, reader.digest, result),
+            training=Training(
+                preset=preset,
+                seed=options.seed,
+                patches=learned.patches,
+                threads=THREADS,
+                curve=learned.curve,
+                deviations=learned.deviations,
+                student=learned.student,
+            ),
+            golden=golden,
+            held_out_scores=tuple(unit_scores(result, options.rule)),
+            software=software(),
+            created=datetime.now(UTC),
+        )
+        images_golden = [*result.good_golden, *result.spoilt_golden]
+        card = write_model(workspace, card, weights, images_golden, reader.sums(images.folder))
+        checkpoint.remove()
     return card
 
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from station.errors import DatasetError
+from station.errors import ConfigError, DatasetError, ModelError
 from station.learn.checkpoint import Checkpoint
-from station.learn.features.bank import BankOptions, fill_bank
+from station.learn.features.bank import BankOptions, fill_bank, open_bank
 from station.learn.images import TrainingImages
 from station.learn.simplenet.network import Fit
 from station.learn.train import TrainOptions, train
@@ -80,6 +81,40 @@ def test_a_state_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -> Non
     again = Fit(bank, PRESET, 0)
     checkpoint.load(again.resume)
     assert again.done == 0
+
+
+def test_a_training_belongs_to_one_process_and_leaves_only_what_can_be_resumed(
+    tmp_path: Path,
+) -> None:
+    first, second = (Checkpoint(tmp_path, "cloth", [1], resume=False) for _ in range(2))
+    place = tmp_path / "run" / "training"
+    with first:
+        first.folder.mkdir()
+        first.bank.write_bytes(b"half of them")
+        with pytest.raises(ConfigError, match="the same training is running"), second:
+            pass
+        assert first.bank.read_bytes() == b"half of them"
+        with Checkpoint(tmp_path, "cloth", [2], resume=False):
+            pass
+    assert list(place.iterdir()) == []
+    with second:
+        second.save({"done": 1})
+    assert files(tmp_path) == [place / second.folder.name / "state.pt"]
+    with pytest.raises(ConfigError, match="no training to resume"):
+        Checkpoint(tmp_path, "cloth", [2], resume=True).__enter__()
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_damaged_training_is_told(tmp_path: Path, left: int) -> None:
+    checkpoint = Checkpoint(tmp_path, "cloth", [1], resume=False)
+    checkpoint.save({"done": 1})
+    np.save(checkpoint.bank, np.zeros((4, 50, 8), np.float16))
+    for path in files(tmp_path):
+        path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(ModelError, match=r"state\.pt: cannot be read; train without --resume"):
+        checkpoint.load(lambda _: None)
+    with pytest.raises(DatasetError, match=r"features\.npy: cannot be read; train without"):
+        open_bank(checkpoint.bank)
 
 
 def test_a_place_for_models_that_cannot_be_written_is_told_before(tmp_path: Path) -> None:

@@ -158,7 +158,9 @@ def test_without_a_gpu_a_model_for_one_is_refused(
     saved: tuple[Detector, Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ModelError, match="runs on a GPU, and torch can use none here"):
+    with pytest.raises(
+        ModelError, match=r"weights\.pt: runs on a GPU, and torch can use none here"
+    ):
         Loaded(saved[1], saved[2], Runtime("cuda", "fp32"), None)
 
 

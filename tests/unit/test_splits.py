@@ -8,10 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from test_model_card import IMAGE, card
 
-from station.errors import DatasetError
+from station.errors import DatasetError, ModelError
 from station.evaluate.examples import Example, read_test
+from station.evaluate.measure import read_examples
 from station.evaluate.splits import check_disjoint, check_unseen, digest, file_sha256, halves
+from station.learn.export import write_model
 from station.records.sheet import Image
 
 
@@ -146,15 +149,30 @@ def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
 def test_a_file_that_a_model_was_trained_on_is_refused(tmp_path: Path) -> None:
     examples = tree(tmp_path, good=3)
     files = [example.file for example in examples]
-    for version, learned in (("1", files[1]), ("2", None)):
-        folder = tmp_path / "models" / "cloth" / version
-        folder.mkdir(parents=True)
-        known = "0" * 64 if learned is None else file_sha256(learned)
-        (folder / "images.sha256").write_text(f"{known}  a.png\n")
+    for known in (file_sha256(files[1]), "0" * 64):
+        data = card().data.model_copy(update={"digest": digest([known])})
+        made = card().model_copy(update={"data": data})
+        write_model(tmp_path, made, b"", [IMAGE], f"{known}  a.png\n")
     check_unseen(tmp_path, "cloth/2", files)
-    check_unseen(tmp_path, "cloth/3", files)
     with pytest.raises(DatasetError, match=r"1x\.png: cloth/1 was trained on it"):
         check_unseen(tmp_path, "cloth/1", files)
+    # A list that is not the one the model was written with would let everything pass.
+    listed = tmp_path / "models" / "cloth" / "1" / "images.sha256"
+    for damaged in (b"", b"\xff\xfe no list\n"):
+        listed.write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"images\.sha256: not the images that the card's"):
+            check_unseen(tmp_path, "cloth/1", files)
+    listed.unlink()
+    with pytest.raises(ModelError, match=r"images\.sha256: no such file"):
+        check_unseen(tmp_path, "cloth/1", files)
+
+
+def test_one_file_under_two_labels_is_refused(tmp_path: Path) -> None:
+    examples = tree(tmp_path, good=3, hole=1)
+    defective = next(example.file for example in examples if example.defective)
+    (tmp_path / "test" / "good" / "twin.png").write_bytes(defective.read_bytes())
+    with pytest.raises(DatasetError, match=r"the same file as .*under another label"):
+        read_examples(tmp_path, "all")
 
 
 def test_a_digest_names_a_set_of_files_in_any_order() -> None:

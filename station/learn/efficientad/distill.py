@@ -193,32 +193,32 @@ def distil(
     pictures = read_pictures(folder)
     decides = [pictures.digest, options.backbone, options.size, options.steps, options.batch,
                options.side, options.learning_rate, options.seed, options.device]  # fmt: skip
-    checkpoint = Checkpoint(workspace, f"teacher-{options.name}", decides, options.resume)
-    run = Distillation(Target(backbone), pictures, options)
-    checkpoint.load(run.resume)
-    if not run.done:
-        run.measure()
-    saved_s, losses = time.monotonic(), list[float]()
-    while run.done < options.steps:
-        if stop.is_set():
-            checkpoint.save(run.state())
-            raise TrainingStopped(
-                f"stopped after {run.done} of {options.steps} steps, kept in {checkpoint.folder}; "
-                "the same command with --resume goes on"
-            )
-        losses = [*losses[-49:], run.step()]
-        if run.done % TOLD_EVERY == 0 or run.done == options.steps:
-            progress(Progress("steps", run.done, options.steps, f"loss {np.mean(losses):.3f}"))
-        if time.monotonic() - saved_s > SAVE_EVERY_S:
-            checkpoint.save(run.state())
-            saved_s = time.monotonic()
-    teacher = keep_teacher(
-        run.teacher(),
-        Teacher(
-            name=options.name, size=options.size, sha256="", origin="distilled",
-            backbone=options.backbone, steps=run.done, images=len(pictures.images),
-            images_digest=pictures.digest, created=datetime.now(UTC),
-        ),
-    )  # fmt: skip
-    checkpoint.remove()
+    with Checkpoint(workspace, f"teacher-{options.name}", decides, options.resume) as checkpoint:
+        run = Distillation(Target(backbone), pictures, options)
+        checkpoint.load(run.resume)
+        if not run.done:
+            run.measure()
+        saved_s, losses = time.monotonic(), list[float]()
+        while run.done < options.steps:
+            if stop.is_set():
+                checkpoint.save(run.state())
+                raise TrainingStopped(
+                    f"stopped after {run.done} of {options.steps} steps, kept in "
+                    f"{checkpoint.folder}; the same command with --resume goes on"
+                )
+            losses = [*losses[-49:], run.step()]
+            if run.done % TOLD_EVERY == 0 or run.done == options.steps:
+                progress(Progress("steps", run.done, options.steps, f"loss {np.mean(losses):.3f}"))
+            if time.monotonic() - saved_s > SAVE_EVERY_S:
+                checkpoint.save(run.state())
+                saved_s = time.monotonic()
+        teacher = keep_teacher(
+            run.teacher(),
+            Teacher(
+                name=options.name, size=options.size, sha256="", origin="distilled",
+                backbone=options.backbone, steps=run.done, images=len(pictures.images),
+                images_digest=pictures.digest, created=datetime.now(UTC),
+            ),
+        )  # fmt: skip
+        checkpoint.remove()
     return teacher, float(np.mean(losses)) if losses else float("nan")

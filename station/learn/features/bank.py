@@ -202,8 +202,11 @@ def fill_bank(
 
 def open_bank(path: Path) -> Tensor:
     """Map a filled bank; only what is touched is read."""
-    # Copy on write: torch wants to be able to write, the file must not change.
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
+    try:
+        # Copy on write: torch wants to be able to write, the file must not change.
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+    except (OSError, EOFError, ValueError) as error:
+        raise DatasetError(f"{path}: cannot be read; train without --resume") from error
 
 
 def reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:

@@ -115,8 +115,8 @@ class Epoch(NamedTuple):
 class Fit:
     """A training under way: heads, optimisers, random numbers. `state` can be saved and resumed.
 
-    The heads differ by what they begin with. All see the same patches and the same noise: drawing
-    them costs as much as learning from them.
+    The heads differ by what they begin with. All see the same patches and the same noise, which are
+    drawn once.
     """
 
     def __init__(
