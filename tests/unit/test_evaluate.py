@@ -16,7 +16,6 @@ from station.evaluate import evaluation
 from station.evaluate import measure as evaluate
 from station.evaluate.metrics import Estimate
 from station.evaluate.root import averages, categories, finished_before, mean
-from station.evaluate.splits import check_unseen, file_sha256
 from station.learn.export import write_model
 from station.records.sheet import Image, Prediction
 
@@ -219,17 +218,6 @@ def test_select_and_report_are_the_two_halves(tree: Path) -> None:
     assert files[0] | files[1] == {e.file for e in whole.members}
     assert not files[0] & files[1]
     assert len({whole.digest, select.digest, report.digest}) == 3
-
-
-def test_an_image_that_was_trained_on_is_refused(tree: Path, tmp_path: Path) -> None:
-    examples = evaluate.read_examples(tree, "all")
-    seen = file_sha256(tree / "test" / "dent" / "001.png")
-    write_model(tmp_path, card(), b"1", [picture(0)], f"{'0' * 64}  a.png\n")
-    write_model(tmp_path, card(), b"2", [picture(0)], f"{seen}  b.png\n")
-    files = [example.file for example in examples.members]
-    check_unseen(tmp_path, "cloth/1", files)
-    with pytest.raises(DatasetError, match=r"dent/001.png: cloth/2 was trained on it"):
-        check_unseen(tmp_path, "cloth/2", files)
 
 
 def test_a_name_alone_means_its_newest_version(tmp_path: Path) -> None:
