@@ -67,7 +67,8 @@ def test_page_shows_every_region_and_the_learning_curve(html: str) -> None:
 
 
 def test_names_are_text_never_markup(tree: Path) -> None:
-    shutil.copytree(tree / "test" / "dent", tree / "test" / "<b>&")
+    (tree / "test" / "dent").rename(tree / "test" / "<b>&")
+    (tree / "ground_truth" / "dent").rename(tree / "ground_truth" / "<b>&")
     html = page(tree)
     assert "&lt;b&gt;&amp;" in html
     assert "<b>&" not in html
