@@ -365,6 +365,17 @@ def list_models(workspace: Path) -> list[str]:
     return [f"{name}/{version}" for name, version in sorted(found)]
 
 
+def newest(workspace: Path, name: str) -> str:
+    """Return "name/3" of a name alone, its newest version; a full name stays as it is."""
+    if "/" in name:
+        return name
+    found = [model for model in list_models(workspace) if model.startswith(f"{name}/")]
+    if not found:
+        there = ", ".join(list_models(workspace)) or "none"
+        raise ModelError(f"no model {name!r} in {workspace / 'models'}; there are: {there}")
+    return found[-1]
+
+
 def _log_bf16(model: Model) -> None:
     native, speedup = model.bf16()
     name = f"{model.card.name}/{model.card.version}"

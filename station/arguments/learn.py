@@ -137,7 +137,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         commands, common, "score", "score picture files",
         "station score --model glassfiber/1 --threshold 0.5 data/glassfiber/test/*/*.png",
     )  # fmt: skip
-    score.add_argument("--model", required=True, metavar="NAME/N")
+    score.add_argument("--model", required=True, metavar="NAME[/N]", help="alone: its newest")
     score.add_argument(
         "files", nargs="+", type=Path, metavar="FILES", help="pictures, or folders of pictures"
     )
@@ -227,7 +227,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         commands, common, "export", "write a model again, to run in another way",
         "station export --model glassfiber/1 --precision bf16 --runtime openvino",
     )  # fmt: skip
-    export.add_argument("--model", required=True, metavar="NAME/N", help="an fp32 model")
+    export.add_argument("--model", required=True, metavar="NAME[/N]", help="an fp32 model")
     export.add_argument(
         "--runtime", choices=("torchscript", "openvino", "cuda"), default="torchscript"
     )
@@ -241,7 +241,9 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         commands, common, "draw", "draw a model's network: stages, shapes, parameters",
         "station draw --model glassfiber/1 --out network.svg",
     )  # fmt: skip
-    draw.add_argument("--model", required=True, metavar="NAME/N", help="an fp32 or bf16 model")
+    draw.add_argument(
+        "--model", required=True, metavar="NAME[/N]", help="an fp32 or bf16 SimpleNet"
+    )
     draw.add_argument("--out", type=Path, required=True, metavar="F.svg")
     add_json(draw)
 

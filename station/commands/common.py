@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -56,6 +56,28 @@ def check_out(out: Path | None) -> None:
         raise ConfigError(f"{out.parent}: no such folder")
     if out.exists() and not out.is_file():
         raise ConfigError(f"{out}: not a file that could be replaced")
+
+
+def check_out_folder(out: Path, dataset: Path) -> None:
+    """Refuse a folder that is a file, or lies among the pictures that it tells of."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: not a folder")
+    for part in ("train", "test", "ground_truth"):
+        if out.resolve().is_relative_to((dataset / part).resolve()):
+            raise ConfigError(f"{out}: lies in {dataset / part}, among the pictures")
+
+
+def compare_with_training(folder: Path, files: Sequence[Path]) -> str:
+    """Refuse copies of images in train/good of the same tree; say what was compared."""
+    from station.evaluate.splits import check_disjoint
+    from station.learn.images import from_mvtec
+
+    if not (folder / "train" / "good").is_dir():
+        return f"{folder}: no train/good, so copies of training images were not looked for"
+    training = from_mvtec(folder).files
+    with show.progress(len(training) + len(files), "compared with train/good") as told:
+        check_disjoint(training, files, ("train", "test"), told)
+    return f"none of these is nor resembles one of the {len(training)} images in train/good"
 
 
 @contextlib.contextmanager

@@ -7,8 +7,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from station import show
-from station.commands.common import stopping, workspace_of
-from station.errors import INTERRUPTED, ConfigError
+from station.commands.common import (
+    check_out_folder,
+    compare_with_training,
+    stopping,
+    workspace_of,
+)
+from station.errors import INTERRUPTED
 from station.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -36,10 +41,10 @@ def compare(args: argparse.Namespace) -> int:
         recipe = load_recipe(workspace, args.recipe)
         folder = workspace / "data" / recipe.name
         tiles = 2 if recipe.recipe.model_input == "tiles" else 1
-    if args.out.exists() and not args.out.is_dir():
-        raise ConfigError(f"{args.out}: not a folder")
+    check_out_folder(args.out, folder)
     variants = contenders(args.detectors.split(","), tiles)
     examples = read_examples(folder, args.split)
+    compare_with_training(folder, [example.file for example in examples.members])
     args.out.mkdir(parents=True, exist_ok=True)
     found: list[Contender] = []
     with stopping("the step") as stop, show.learning() as progress:

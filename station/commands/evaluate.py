@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from station import show
-from station.commands.common import check_out, workspace_of
+from station.commands.common import (
+    check_out,
+    check_out_folder,
+    compare_with_training,
+    workspace_of,
+)
 from station.errors import ConfigError, ModelError
-from station.model import ModelCard, load_card, open_model
+from station.model import ModelCard, load_card, newest, open_model
 from station.recipe import HIGHEST, load_recipe
 
 if TYPE_CHECKING:
@@ -39,7 +44,7 @@ def evaluate(args: argparse.Namespace) -> int:
     workspace = workspace_of(args)
     if args.root is not None:
         return _evaluate_root(args, workspace)
-    from station.evaluate.measure import newest, read_examples
+    from station.evaluate.measure import read_examples
     from station.pages.evaluation_report import write_evaluation
 
     check_out(args.out)
@@ -66,11 +71,14 @@ def _measure(
     from station.evaluate.measure import score
     from station.evaluate.splits import check_unseen
 
-    check_unseen(workspace, name, [example.file for example in examples.members])
+    files = [example.file for example in examples.members]
+    check_unseen(workspace, name, files)
+    compared = compare_with_training(examples.folder, files)
     with open_model(workspace, name, DEADLINE_S) as model:
         with show.progress(len(examples.members), "images") as advance:
             scored = score(model.predict, examples, advance)
-        return figures(model.card, examples, scored, judging), scored
+        found = figures(model.card, examples, scored, judging)
+    return found.model_copy(update={"notes": (*found.notes, compared)}), scored
 
 
 def _judging(args: argparse.Namespace, workspace: Path, card: ModelCard) -> Judging:
@@ -90,7 +98,7 @@ def _judging(args: argparse.Namespace, workspace: Path, card: ModelCard) -> Judg
 def _evaluate_root(args: argparse.Namespace, workspace: Path) -> int:
     """Measure every category, each with its own model; finished ones are read, not repeated."""
     from station.evaluate import evaluation as evaluations
-    from station.evaluate.measure import newest, read_examples
+    from station.evaluate.measure import read_examples
     from station.evaluate.root import averages, categories, finished_before
     from station.pages.evaluation_report import write_evaluation, write_overview
 
@@ -99,10 +107,10 @@ def _evaluate_root(args: argparse.Namespace, workspace: Path) -> int:
     if "/" in args.model:
         raise ConfigError(f"--model {args.model}: with --root the beginning of the models' names")
     out = args.out or workspace / "run" / f"evaluation-{args.model}"
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: not a folder")
+    check_out_folder(out, args.root)
     results, missing = [], []
     for place in categories(args.root):
+        check_out_folder(out, place)
         try:
             name = newest(workspace, f"{args.model}-{place.name}")
         except ModelError:

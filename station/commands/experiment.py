@@ -7,8 +7,8 @@ import json
 from typing import TYPE_CHECKING
 
 from station import show
-from station.commands.common import stopping
-from station.errors import INTERRUPTED, ConfigError
+from station.commands.common import check_out_folder, compare_with_training, stopping
+from station.errors import INTERRUPTED
 from station.preset import PRESETS, changed
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def experiment(args: argparse.Namespace) -> int:
     """Train every variant with every seed; measure and compare them."""
     from station.evaluate.experiment import Plan, run, variants
+    from station.evaluate.measure import read_examples
     from station.learn.images import from_mvtec
     from station.learn.method import TrainingStopped
     from station.pages.experiment_report import write_experiment
 
-    if args.out.exists() and not args.out.is_dir():
-        raise ConfigError(f"{args.out}: not a folder")
+    check_out_folder(args.out, args.dataset)
     changes = {
         "input_size": args.input_size,
         "levels": args.levels and tuple(sorted(args.levels)),
@@ -31,6 +31,8 @@ def experiment(args: argparse.Namespace) -> int:
     }
     preset = changed(PRESETS[args.preset], **{k: v for k, v in changes.items() if v is not None})
     chosen = variants(args.what, preset, from_mvtec(args.dataset))
+    examples = read_examples(args.dataset, args.split)
+    compare_with_training(args.dataset, [example.file for example in examples.members])
     args.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(chosen, args.dataset.resolve(), args.out, args.split, args.seeds)
     rows: list[Row] = []

@@ -11,7 +11,7 @@ from station import show
 from station.commands.common import check_out, recipe_of, stopping, workspace_of
 from station.detectors import preset_of
 from station.errors import INTERRUPTED, ConfigError
-from station.model import load_card
+from station.model import load_card, newest
 from station.pages.run_report import make_report
 from station.preset import changed
 from station.recipe import HIGHEST, MODEL_PATTERN, load_recipe
@@ -88,11 +88,11 @@ def train(args: argparse.Namespace) -> int:
         "units": card.data.units,
         "held_out_units": len(card.held_out_scores),
         "held_out_highest_score": max(card.held_out_scores),
-        "threshold": limit,
     }
     if limit is not None:
         count, total, low, high = held_out_rejects(card, limit)
         row |= {
+            "threshold": limit,
             "held_out_rejected": count,
             "held_out_total": total,
             "rejected_low": low,
@@ -182,7 +182,8 @@ def score(args: argparse.Namespace) -> int:
         threshold = load_recipe(workspace, args.recipe).recipe.threshold
         if threshold is None:
             raise ConfigError(f"recipes/{args.recipe}.yaml: threshold: missing")
-    for file, prediction in score_files(workspace, args.model, pictures(args.files)):
+    model = newest(workspace, args.model)
+    for file, prediction in score_files(workspace, model, pictures(args.files)):
         verdict = (
             None
             if threshold is None
@@ -207,12 +208,14 @@ def draw(args: argparse.Namespace) -> int:
     from station.pages.network_figure import write_network
 
     workspace = workspace_of(args)
-    card = load_card(workspace, args.model)
+    if args.out.suffix != ".svg":
+        raise ConfigError(f"{args.out}: drawn as SVG; name it so")
     check_out(args.out)
+    card = load_card(workspace, newest(workspace, args.model))
     anatomy = take_apart(workspace, card)
     write_network(args.out, anatomy, card)
     row: dict[str, object] = {
-        "model": args.model,
+        "model": f"{card.name}/{card.version}",
         "frozen": sum(stage.parameters for stage in anatomy.stages),
         "learned": anatomy.hidden.parameters + anatomy.raw.parameters,
         "picture": str(args.out),

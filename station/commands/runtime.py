@@ -7,6 +7,7 @@ import argparse
 from station import show
 from station.commands.common import workspace_of
 from station.errors import ConfigError
+from station.model import newest
 from station.recipe import load_recipe
 
 
@@ -20,10 +21,11 @@ def export(args: argparse.Namespace) -> int:
         threshold = load_recipe(workspace, args.recipe).recipe.threshold
         if threshold is None:
             raise ConfigError(f"recipes/{args.recipe}.yaml: threshold: missing")
-    done = export_model(workspace, args.model, args.runtime, args.precision, threshold)
+    parent = newest(workspace, args.model)
+    done = export_model(workspace, parent, args.runtime, args.precision, threshold)
     row = {
         "model": f"{done.card.name}/{done.card.version}",
-        "parent": args.model,
+        "parent": parent,
         "runtime": done.card.runtime,
         "precision": done.card.precision,
         "golden_images": len(done.card.golden),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from station import show
-from station.commands.common import recipe_of, workspace_of
+from station.commands.common import compare_with_training, recipe_of, workspace_of
 from station.errors import ConfigError
 from station.model import load_card
 from station.recipe import LoadedRecipe
@@ -16,7 +16,6 @@ from station.revisions import Author, Basis, Revision, check, set_threshold
 
 if TYPE_CHECKING:
     from station.evaluate.contract import Contract
-    from station.evaluate.examples import Example
     from station.evaluate.threshold import Policy
 
 
@@ -56,6 +55,11 @@ def threshold(args: argparse.Namespace) -> int:
     revision = None
     if args.write:
         chosen = contract.chosen.threshold
+        if chosen <= 0:
+            raise ConfigError(
+                f"threshold {chosen:.6g}: a recipe's is above 0, which the typical good unit "
+                "scores; nothing is written"
+            )
         revision = set_threshold(workspace, recipe.name, chosen, author, basis)
     if args.json:
         row = {"recipe": recipe.name, **contract.as_dict(), "basis": basis.model_dump(mode="json")}
@@ -86,7 +90,7 @@ def _from_test(
                 f"{folder / 'test'}: too few {missing} ones to halve; --split all takes them"
             )
     check_unseen(workspace, model, [example.file for example in examples])
-    notes = [_compare_with_training(folder, examples)]
+    notes = [compare_with_training(folder, [example.file for example in examples])]
     with show.progress(len(examples), "images") as told:
         scored = score_units(workspace, model, recipe.recipe, examples, told)
     if split != SELECT:
@@ -114,19 +118,6 @@ def _from_test(
         defective=len(scored.defective),
     )
     return _Scores(basis, scored.good, scored.defective, notes)
-
-
-def _compare_with_training(folder: Path, examples: list[Example]) -> str:
-    """Refuse copies of training images; say what was compared."""
-    from station.evaluate.splits import check_disjoint
-    from station.learn.images import from_mvtec
-
-    if not (folder / "train" / "good").is_dir():
-        return f"{folder}: no train/good, so copies of training images were not looked for"
-    training = from_mvtec(folder).files
-    with show.progress(len(training) + len(examples), "compared with train/good") as told:
-        check_disjoint(training, [e.file for e in examples], ("train", "test"), told)
-    return f"none of these is nor resembles one of the {len(training)} images in train/good"
 
 
 def _from_card(workspace: Path, model: str, policy: Policy) -> _Scores:

@@ -30,7 +30,7 @@ from station.evaluate.metrics import LabelledScores
 from station.evaluate.region_metrics import LabelledMap, PixelMetrics
 from station.evaluate.splits import file_sha256, halves
 from station.learn.images import read_image
-from station.model import ModelCard, list_models
+from station.model import ModelCard
 from station.recipe import HIGHEST, SheetRule
 from station.records.sheet import Image, Prediction
 from station.sheet_score import ShotScore, sheet_score
@@ -79,7 +79,7 @@ class LabelledMaps:
 
 
 def read_examples(folder: Path, split: Split) -> Examples:
-    """List and hash the test images of a tree and their masks."""
+    """List and hash the test images of a tree and their masks, once these are seen to fit."""
     examples = read_test(folder)
     check_masks(folder, examples)
     if split != "all":
@@ -92,21 +92,13 @@ def read_examples(folder: Path, split: Split) -> Examples:
         twin = seen.setdefault(sha256, example)
         if twin.label != example.label:
             raise DatasetError(f"{example.file}: the same file as {twin.file}, under another label")
+        if example.mask is not None:
+            height, width = read_image(example.file).image.shape[:2]
+            read_mask(example.mask, (height, width))
         lines.append(f"{example.label} {sha256} {example.mask and file_sha256(example.mask)}")
     lines.sort()
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return Examples(folder, split, examples, digest)
-
-
-def newest(workspace: Path, name: str) -> str:
-    """Return "name/3" of a name alone, its newest version; a full name stays as it is."""
-    if "/" in name:
-        return name
-    found = [model for model in list_models(workspace) if model.startswith(f"{name}/")]
-    if not found:
-        there = ", ".join(list_models(workspace)) or "none"
-        raise ModelError(f"no model {name!r} in {workspace / 'models'}; there are: {there}")
-    return found[-1]
 
 
 def own_threshold(card: ModelCard) -> Judging:
@@ -122,8 +114,6 @@ def score(
     scored = []
     for example in examples.members:
         image = read_image(example.file).image
-        if example.mask is not None:
-            read_mask(example.mask, (image.shape[0], image.shape[1]))
         started = time.perf_counter()
         try:
             prediction = predict(image)

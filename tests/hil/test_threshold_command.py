@@ -193,6 +193,11 @@ def only_defects(workspace: Path) -> None:
     shutil.rmtree(workspace / "data" / "glassfiber" / "test" / "good")
 
 
+def black_defects(workspace: Path) -> None:
+    for file in (workspace / "data" / "glassfiber" / "test" / "nut").glob("*.png"):
+        cv2.imwrite(str(file), np.zeros((32, 32), np.uint8))
+
+
 def one_picture_missing(workspace: Path) -> None:
     for file in (workspace / "data" / "glassfiber" / "test" / "nut").glob("*_left-back_1.png"):
         file.unlink()
@@ -208,6 +213,7 @@ def one_picture_missing(workspace: Path) -> None:
         (colour_picture, 4, "right-back_3.png: model toy/1: trained on grey images"),
         (one_defect, 2, "too few defective ones to halve; --split all"),
         (only_defects, 2, "no good unit"),
+        (black_defects, 2, "threshold 0: a recipe's is above 0"),
         (one_picture_missing, 5, "has 11 pictures, the recipe takes 12"),
     ],
 )

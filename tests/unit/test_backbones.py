@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from station.errors import ModelError
+from station.errors import ConfigError
 from station.learn.features.backbones import (
     BACKBONES,
     cut,
@@ -82,13 +82,13 @@ def test_same_seed_gives_the_same_random_backbone_and_leaves_the_generator_alone
 
 
 def test_unknown_backbone_is_named() -> None:
-    with pytest.raises(ModelError, match="no backbone 'resnet'; there are: efficientnet_lite0"):
+    with pytest.raises(ConfigError, match="no backbone 'resnet'; there are: efficientnet_lite0"):
         load_backbone("resnet")
 
 
 @pytest.mark.parametrize("levels", [(), (2,), (8, 8), (8, 64)])
 def test_levels_that_are_not_there_are_refused(levels: tuple[int, ...]) -> None:
-    with pytest.raises(ModelError, match="some of the strides 4, 8, 16, 32, each once"):
+    with pytest.raises(ConfigError, match="some of the strides 4, 8, 16, 32, each once"):
         random_backbone("resnet18", levels)
 
 

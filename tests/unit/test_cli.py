@@ -165,6 +165,11 @@ def test_a_folder_that_is_no_workspace_ends_with_one_line_and_code_2(
         ("capture --recipe=", "recipe ''"),
         ("snap --out a.jpg", "a.jpg: pictures are kept lossless; name a .png file"),
         ("snap --out none/a.png", "none: no such folder"),
+        ("draw --model glassfiber --out a.png", "a.png: drawn as SVG; name it so"),
+        (
+            "train --dataset none --detector gaussian --steps 9",
+            "--steps: this detector has no such setting",
+        ),
     ],
 )
 def test_a_mistake_ends_with_one_line_and_code_2(

@@ -17,6 +17,7 @@ from station.evaluate import measure as evaluate
 from station.evaluate.metrics import Estimate
 from station.evaluate.root import averages, categories, finished_before, mean
 from station.learn.export import write_model
+from station.model import newest
 from station.records.sheet import Image, Prediction
 
 
@@ -223,10 +224,10 @@ def test_select_and_report_are_the_two_halves(tree: Path) -> None:
 def test_a_name_alone_means_its_newest_version(tmp_path: Path) -> None:
     for version in (1, 2):
         write_model(tmp_path, card(), bytes([version]), [picture(0)], "")
-    assert evaluate.newest(tmp_path, "cloth") == "cloth/2"
-    assert evaluate.newest(tmp_path, "cloth/1") == "cloth/1"
+    assert newest(tmp_path, "cloth") == "cloth/2"
+    assert newest(tmp_path, "cloth/1") == "cloth/1"
     with pytest.raises(ModelError, match=r"no model 'wool' .* there are: cloth/1, cloth/2"):
-        evaluate.newest(tmp_path, "wool")
+        newest(tmp_path, "wool")
 
 
 def test_without_a_threshold_the_cards_held_out_scores_judge() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from test_model_card import IMAGE, card
 
-from station.errors import DatasetError, ModelError
+from station.commands.common import check_out_folder, compare_with_training
+from station.errors import ConfigError, DatasetError, ModelError
 from station.evaluate.examples import Example, read_test
 from station.evaluate.measure import read_examples
 from station.evaluate.splits import check_disjoint, check_unseen, digest, file_sha256, halves
@@ -177,3 +178,25 @@ def test_one_file_under_two_labels_is_refused(tmp_path: Path) -> None:
 
 def test_a_digest_names_a_set_of_files_in_any_order() -> None:
     assert digest(["b", "a"]) == digest(["a", "b"]) != digest(["a", "c"])
+
+
+def test_a_training_image_saved_anew_is_found(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64), np.uint8)
+    seen, unseen = (cv2.GaussianBlur(one, (0, 0), 2) for one in noise)
+    good, test = tmp_path / "train" / "good", tmp_path / "test" / "good"
+    test.mkdir(parents=True)
+    cv2.imwrite(str(test / "b.png"), unseen)
+    assert "no train/good" in compare_with_training(tmp_path, [test / "b.png"])
+    good.mkdir(parents=True)
+    cv2.imwrite(str(good / "a.png"), seen)
+    assert "nor resembles one of the 1 images" in compare_with_training(tmp_path, [test / "b.png"])
+    cv2.imwrite(str(test / "anew.jpg"), seen)
+    with pytest.raises(DatasetError, match=r"anew\.jpg \(test\) is .*a\.png \(train\)"):
+        compare_with_training(tmp_path, sorted(test.iterdir()))
+
+
+@pytest.mark.parametrize("place", ["test/page", "train/good", "ground_truth"])
+def test_nothing_is_written_among_the_pictures(place: str, tmp_path: Path) -> None:
+    check_out_folder(tmp_path / "comparison", tmp_path)
+    with pytest.raises(ConfigError, match="among the pictures"):
+        check_out_folder(tmp_path / place, tmp_path)

@@ -181,7 +181,7 @@ def test_the_commands_end_with_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["weights", "list"]) == 0
     assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in capsys.readouterr().out
     assert main(["weights", "add", str(tmp_path / "none.pth")]) == 4
-    assert main(["weights", "fetch", "vgg16"]) == 4
+    assert main(["weights", "fetch", "vgg16"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].endswith("none.pth: no such file or directory")
     assert lines[1].startswith("station: no backbone 'vgg16'; there are: efficientnet_lite0")

@@ -13,7 +13,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.errors import ModelError
+from station.errors import ConfigError, ModelError
 from station.learn.features.weights import WEIGHTS, Weights, read_weights
 
 
@@ -174,13 +174,13 @@ def _padded_alike(conv: nn.Conv2d) -> nn.Conv2d:
 
 def _check(name: str, levels: Sequence[int] | None) -> Architecture:
     if name not in BACKBONES:
-        raise ModelError(f"no backbone {name!r}; there are: {', '.join(BACKBONES)}")
+        raise ConfigError(f"no backbone {name!r}; there are: {', '.join(BACKBONES)}")
     known = BACKBONES[name]
     if levels is not None:
         wrong = sorted(set(levels) - set(known.channels))
         if wrong or not levels or len(set(levels)) < len(levels):
             there = ", ".join(map(str, known.channels))
-            raise ModelError(
+            raise ConfigError(
                 f"{name}: levels {list(levels)}: some of the strides {there}, each once"
             )
     return known

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import torch
 from torch import Tensor
 
-from station.errors import ModelError
+from station.errors import ConfigError, ModelError
 
 _HUB = "https://download.pytorch.org/models/"
 _CHUNK = 1 << 20
@@ -107,7 +107,7 @@ def store() -> Path:
 def known(backbone: str) -> Weights:
     """Return what is known of a backbone's weights."""
     if backbone not in WEIGHTS:
-        raise ModelError(f"no backbone {backbone!r}; there are: {', '.join(WEIGHTS)}")
+        raise ConfigError(f"no backbone {backbone!r}; there are: {', '.join(WEIGHTS)}")
     return WEIGHTS[backbone]
 
 
