@@ -16,6 +16,9 @@ import numpy as np
 from station.errors import DatasetError
 from station.records.sheet import Image
 
+# What is wrong with a file is told in one line of ours.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 ALIKE = 0.1  # of a side, by which pictures to learn from may differ in size
 # Decoded pictures that are kept between checking and learning; the rest is decoded twice.
@@ -202,8 +205,16 @@ def _cut_short(content: bytes) -> bool:
     if content.startswith(b"\x89PNG"):
         return b"IEND" not in content[-64:]
     if content.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in content
+        return b"\xff\xd9" not in content[_jpeg_scan(content) :]
     return False
+
+
+def _jpeg_scan(content: bytes) -> int:
+    """Return where the pixels begin: a thumbnail before them has an end of its own."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
+        at += 2 + int.from_bytes(content[at + 2 : at + 4])
+    return at
 
 
 def _to_rgb(pixels: np.ndarray, path: Path) -> Image:

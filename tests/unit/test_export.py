@@ -236,7 +236,9 @@ def test_folders_without_good_images_are_named(tmp_path: Path) -> None:
         from_mvtec(tmp_path)
 
 
-def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+def test_images_that_cannot_be_used_are_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     whole = write(tmp_path / "a.png", noise).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -244,11 +246,18 @@ def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_bytes(b"hello")
     jpeg = write(tmp_path / "a.jpg", noise).read_bytes()
     (tmp_path / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    thumbnail = b"Exif\0\0" + jpeg
+    (tmp_path / "exif.jpg").write_bytes(
+        jpeg[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2) + thumbnail + jpeg[2:-9]
+    )
+    (tmp_path / "cut.bmp").write_bytes(write(tmp_path / "a.bmp", noise).read_bytes()[:999])
     write(tmp_path / "deep.png", np.zeros((8, 8), np.uint16))
     write(tmp_path / "glass.png", np.zeros((8, 8, 4), np.uint8))
     problems = {
         "cut.png": "cut short",
         "cut.jpg": "cut short",
+        "exif.jpg": "cut short",
+        "cut.bmp": "not a readable image",
         "none.png": "empty file",
         "text.png": "not a readable image",
         "deep.png": "16 bits",
@@ -258,6 +267,7 @@ def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     for name, problem in problems.items():
         with pytest.raises(DatasetError, match=f"{name}: .*{problem}"):
             read_image(tmp_path / name)
+    assert capfd.readouterr().err == "", "no word of the decoder's own"
 
 
 def test_colour_is_read_as_rgb(tmp_path: Path) -> None:
