@@ -133,6 +133,7 @@ class Imported(Strict):
 
     file: str
     sha256: Sha256
+    library: str | None = None  # that built it from the file, with its version
 
 
 class Golden(Strict):

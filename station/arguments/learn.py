@@ -103,6 +103,9 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         "station import other.pt --model other --dataset data/glassfiber",
     )  # fmt: skip
     imported.add_argument("file", type=Path, metavar="FILE")
+    imported.add_argument(
+        "--anomalib", metavar="DETECTOR", help="FILE is a checkpoint of anomalib's DETECTOR: Padim"
+    )
     imported.add_argument("--model", type=name_of, required=True, metavar="NAME")
     good = imported.add_mutually_exclusive_group(required=True)
     good.add_argument(

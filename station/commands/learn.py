@@ -107,19 +107,26 @@ def train(args: argparse.Namespace) -> int:
 
 def import_(args: argparse.Namespace) -> int:
     """Check a file made elsewhere against the contract and give it a card."""
-    from station.learn.images import from_mvtec
-    from station.learn.imported import import_model
+    from station.learn.images import from_mvtec, read_image
+    from station.learn.imported import import_model, read_graph
     from station.learn.method import Progress
 
     workspace = workspace_of(args)
     folder = args.dataset
     if folder is None:
         folder = workspace / "data" / load_recipe(workspace, args.recipe).name
+    images = from_mvtec(folder)
+    if args.anomalib is None:
+        source = read_graph(args.file)
+    else:
+        from station.learn.from_anomalib import read_checkpoint
+
+        source = read_checkpoint(args.file, args.anomalib, read_image(images.files[0]).image)
     with show.learning() as progress:
         card = import_model(
-            args.file,
+            source,
             args.model,
-            from_mvtec(folder),
+            images,
             workspace,
             lambda done, total: progress(Progress("held-out", done, total)),
         )

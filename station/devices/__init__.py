@@ -47,12 +47,20 @@ class RobotStatus(NamedTuple):
             problem = "remote control was taken away"
         else:
             return
+        advice = "clear the cause at the pendant, then start again"
+        raise RobotStopped(device, f"{problem} at {self._place}", advice)
+
+    def check_may_begin(self, device: str) -> None:
+        """Refuse also a speed slider at 0: a move sent now would begin when somebody raises it."""
+        self.check_ready(device)
+        if self.speed_slider <= 0:
+            problem = f"the speed slider is at 0 % at {self._place}"
+            raise RobotStopped(device, problem, "raise the speed slider, then start again")
+
+    @property
+    def _place(self) -> str:
         x, y, z = (f"{value * 1e3:.1f}" for value in self.pose[:3])
-        raise RobotStopped(
-            device,
-            f"{problem} at x {x} y {y} z {z} mm",
-            "clear the cause at the pendant, then start again",
-        )
+        return f"x {x} y {y} z {z} mm"
 
 
 class RobotInfo(NamedTuple):

@@ -141,7 +141,7 @@ class Server:
     ) -> RobotStatus:
         """Go to pose in a straight line; return the state once steady there."""
         control = self._controls()
-        self._measured_from_now().check_ready(self.device)  # no move begins on old data
+        self._measured_from_now().check_may_begin(self.device)  # no move begins on old data
         end = time.monotonic() + deadline_s
         before = control.getAsyncOperationProgressEx().operationId()
         if not control.moveL(list(pose), speed_m_s, acceleration_m_s2, True):
@@ -217,7 +217,7 @@ class Server:
             raise DeviceError(self.device, "was opened for reading only")
         if any(values.values()):
             # A line that rises is a statement: not about a robot that has stopped meanwhile.
-            self._measured_from_now().check_ready(self.device)
+            self._measured_from_now().check_may_begin(self.device)
         for line, value in values.items():
             if not self._io.setStandardDigitalOut(line, value):
                 raise DeviceError(

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,15 @@ from station.records.sheet import Image
 from station.torchscript import load_graph
 
 TOLERANCE = 1e-5  # of the map's largest value: what the order of additions may do
+
+
+class Source(NamedTuple):
+    """A graph that is to keep the contract, and where it came from."""
+
+    file: Path
+    graph: torch.jit.ScriptModule
+    sha256: str  # of the file
+    library: str | None = None  # that traced it for us: "anomalib 2.7.0 Padim"
 
 
 class Rescaled(nn.Module):
@@ -53,16 +63,16 @@ class Rescaled(nn.Module):
 
 
 def import_model(
-    file: Path,
+    source: Source,
     name: str,
     images: TrainingImages,
     workspace: Path,
     told: Callable[[int, int], None],
 ) -> ModelCard:
-    """Check a file against the contract, fix its scale by good images, write it as a model."""
+    """Check a graph against the contract, fix its scale by good images, write it as a model."""
+    file, graph, sha256, library = source
     if not re.fullmatch(MODEL_PATTERN, f"{name}/1"):
         raise ConfigError(f"model name {name!r}: small letters, digits, _ and - only")
-    graph, sha256 = _load(file)
     reader = Reader(images)
     first = reader.read(images.files[0])
     check_contract(file, graph, first)
@@ -101,7 +111,7 @@ def import_model(
         ),
         scale=result.scale,
         data=training_data(images, reader.digest, result),
-        imported=Imported(file=file.name, sha256=sha256),
+        imported=Imported(file=file.name, sha256=sha256, library=library),
         golden=tuple(golden),
         held_out_scores=tuple(unit_scores(result, HIGHEST)),
         software=software(),
@@ -161,18 +171,19 @@ def _answer(file: Path, graph: torch.jit.ScriptModule, frames: Tensor) -> tuple[
     return found[0], found[1]
 
 
-def _load(file: Path) -> tuple[torch.jit.ScriptModule, str]:
+def read_graph(file: Path) -> Source:
+    """Read a TorchScript file; a pickled checkpoint is told from one."""
     try:
         content = file.read_bytes()
     except OSError as error:
         raise ModelError(f"{file}: {(error.strerror or str(error)).lower()}") from error
     if _is_pickled(content):
         raise ModelError(
-            f"{file}: a pickled checkpoint, not TorchScript; its own library has to trace it "
-            "first, see docs/compare.md"
+            f"{file}: a pickled checkpoint, not TorchScript; name its detector with --anomalib, or "
+            "have its own library trace it, see docs/compare.md"
         )
     sha256 = hashlib.sha256(content).hexdigest()
-    return load_graph(file, sha256), sha256
+    return Source(file, load_graph(file, sha256), sha256)
 
 
 def _is_pickled(content: bytes) -> bool:

@@ -14,7 +14,7 @@ from station.errors import ConfigError, ModelError
 from station.learn.export import torchscript_is_meant
 from station.learn.held_out import to_frames
 from station.learn.images import TrainingImages, from_mvtec, read_image
-from station.learn.imported import import_model
+from station.learn.imported import import_model, read_graph
 from station.model import WEIGHTS, check_files, load_card
 from station.torchscript import load_graph
 
@@ -91,7 +91,7 @@ def test_an_imported_model_has_scale_golden_images_and_its_origin(
     tmp_path: Path, good: TrainingImages
 ) -> None:
     file = save(Contrast(), tmp_path / "other.pt")
-    card = import_model(file, "other", good, tmp_path, quiet)
+    card = import_model(read_graph(file), "other", good, tmp_path, quiet)
     assert load_card(tmp_path, "other/1") == card
     check_files(tmp_path, card)
     assert card.imported is not None
@@ -140,7 +140,7 @@ def test_what_breaks_the_contract_is_named(
 ) -> None:
     file = save(Broken(how), tmp_path / "other.pt")
     with pytest.raises(ModelError, match=rf"other\.pt.*{says}"):
-        import_model(file, "other", good, tmp_path, quiet)
+        import_model(read_graph(file), "other", good, tmp_path, quiet)
     assert not (tmp_path / "models" / "other").exists()
 
 
@@ -159,7 +159,7 @@ def test_what_is_no_detector_is_named(
 ) -> None:
     write(tmp_path / "other.pt")
     with pytest.raises(ModelError, match=rf"other\.pt.*{says}"):
-        import_model(tmp_path / "other.pt", "other", good, tmp_path, quiet)
+        import_model(read_graph(tmp_path / "other.pt"), "other", good, tmp_path, quiet)
 
 
 @pytest.mark.bad_input("061-constant")
@@ -171,6 +171,6 @@ def test_a_detector_blind_to_defects_gets_no_scale(tmp_path: Path, good: Trainin
 
     file = save(Blind(), tmp_path / "other.pt")
     with pytest.raises(ModelError, match="no scale"):
-        import_model(file, "other", good, tmp_path, quiet)
+        import_model(read_graph(file), "other", good, tmp_path, quiet)
     with pytest.raises(ConfigError, match="model name"):
-        import_model(file, "Other", good, tmp_path, quiet)
+        import_model(read_graph(file), "Other", good, tmp_path, quiet)
