@@ -458,6 +458,23 @@ def test_a_slider_at_zero_ends_a_move_early_and_for_good(robot: UrRobot, sim: Si
     assert not sim.send("state")["moving"]
 
 
+@pytest.mark.bad_input("087-slider-0-before")
+def test_at_a_slider_of_zero_no_move_begins_and_no_line_rises(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    robot.move(START, 0.5, 1.2, 10.0)
+    sim.send("slider 0")
+    sent = moves(sim)
+    with pytest.raises(RobotStopped, match="speed slider is at 0 %"):
+        robot.move(START._replace(z=START.z + 0.006), 0.04, 1.0, 20.0)
+    with pytest.raises(RobotStopped, match="speed slider is at 0 %"):
+        robot.set_outputs({3: True}, 1.0)
+    sim.send("slider 1")
+    time.sleep(0.3)
+    assert moves(sim) == sent
+    assert not robot.status().outputs & 1 << 3
+
+
 @pytest.mark.bad_input("087-slider-5")
 def test_a_very_slow_move_is_no_standstill(robot: UrRobot, sim: Simulator) -> None:
     robot.move(START, 0.5, 1.2, 10.0)

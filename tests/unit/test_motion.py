@@ -273,3 +273,10 @@ def test_an_arm_that_could_not_be_moved_is_told_with_its_place(
 ) -> None:
     with pytest.raises(RobotStopped, match=said):
         ArmDouble().status()._replace(**state).check_ready("robot")
+
+
+def test_at_a_slider_of_zero_nothing_begins() -> None:
+    status = ArmDouble().status()._replace(speed_slider=0.0)
+    status.check_ready("robot")  # an arm on its way may wait for the slider
+    with pytest.raises(RobotStopped, match=r"the speed slider is at 0 % at x .* raise the speed"):
+        status.check_may_begin("robot")
