@@ -134,6 +134,8 @@ def changed(preset: PresetT, **changes: object) -> PresetT:
         return kind.model_validate({**preset.model_dump(), **changes})
     except ValidationError as error:
         at, problem = first_problem(error, kind)
+        if not at:  # of the preset as a whole
+            raise ConfigError(problem) from error
         if at[0] not in kind.model_fields:
             problem = "this detector has no such setting"
         raise ConfigError(f"--{dotted(at).replace('_', '-')}: {problem}") from error

@@ -173,7 +173,7 @@ def test_a_channel_that_never_changes_does_not_break_the_scale() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"input_size": 100}, "input size: .*multiple of 32"),
+        ({"input_size": 100}, "--input-size: .*multiple of 32"),
         ({"tiles": 0}, "tiles: "),
         ({"members": 0}, "members: "),
     ],
