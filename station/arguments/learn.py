@@ -163,7 +163,8 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--detectors",
         default="simplenet,gaussian,patchcore",
         metavar="A,B",
-        help="names as of `station train --detector`, a preset after a colon: simplenet:paper",
+        help="as of `station train --detector`, a preset after a colon: simplenet:paper; or models "
+        "of the workspace, also imported ones: rd/1",
     )
     compare.add_argument("--seeds", type=count, default=3, metavar="N")
     compare.add_argument("--split", choices=("all", "select", "report"), default="select")

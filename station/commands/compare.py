@@ -42,7 +42,7 @@ def compare(args: argparse.Namespace) -> int:
         folder = workspace / "data" / recipe.name
         tiles = 2 if recipe.recipe.model_input == "tiles" else 1
     check_out_folder(args.out, folder)
-    variants = contenders(args.detectors.split(","), tiles)
+    variants = contenders(args.detectors.split(","), args.workspace, tiles)
     examples = read_examples(folder, args.split)
     compare_with_training(folder, [example.file for example in examples.members])
     args.out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def compare(args: argparse.Namespace) -> int:
             return INTERRUPTED
     recommendation = recommend(found)
     page = args.out / "compare.html"
-    write_comparison(page, found, recommendation, examples, args.out)
+    write_comparison(page, found, recommendation, examples)
     _say(found, recommendation, as_json=args.json)
     show.say(f"page: {page}")
     return 0

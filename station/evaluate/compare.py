@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from station.detectors import AnyPreset, preset_of
+from station.detectors import preset_of
 from station.errors import ConfigError, ModelError
 from station.evaluate.evaluation import Evaluation
 from station.evaluate.measure import Examples
@@ -24,7 +25,15 @@ from station.evaluate.metrics import (
     draw_units,
     resampled_aurocs,
 )
-from station.evaluate.variants import Measured, Place, Variant, measured, weights_absent
+from station.evaluate.variants import (
+    Measured,
+    Place,
+    Variant,
+    measured,
+    measured_model,
+    weights_absent,
+)
+from station.model import load_card
 from station.preset import changed
 
 NEAR = 0.01  # image AUROC that is given away for a faster answer, where no difference can be shown
@@ -44,8 +53,7 @@ FIGURES = (
 class Contender(NamedTuple):
     """A detector with what each of its seeds gave."""
 
-    name: str  # as it was asked for: "gaussian:per-position"
-    preset: AnyPreset
+    name: str  # as it was asked for: "gaussian:per-position", "rd/1"
     runs: tuple[Measured, ...]
 
     @property
@@ -134,12 +142,23 @@ class Recommendation(NamedTuple):
     words: str
 
 
-def contenders(names: Sequence[str], tiles: int = 1) -> list[Variant]:
-    """Read detectors as "gaussian" or "gaussian:per-position"."""
+class Made(NamedTuple):
+    """A model that is measured as it is, whatever made it."""
+
+    workspace: Path
+    name: str  # "rd/1"
+
+
+def contenders(names: Sequence[str], workspace: Path, tiles: int = 1) -> list[Variant | Made]:
+    """Read detectors as "gaussian" or "gaussian:per-position", and models as "rd/1"."""
     if len(set(names)) < len(names):
         raise ConfigError(f"--detectors {','.join(names)}: one is there twice")
-    found = []
+    found = list[Variant | Made]()
     for name in names:
+        if "/" in name:
+            load_card(workspace, name)
+            found.append(Made(workspace, name))
+            continue
         detector, _, preset = name.partition(":")
         chosen = preset_of(detector, preset or "default")
         if tiles != 1:
@@ -151,12 +170,16 @@ def contenders(names: Sequence[str], tiles: int = 1) -> list[Variant]:
 
 
 def run(
-    variants: Sequence[Variant], seeds: int, examples: Examples, place: Place
+    variants: Sequence[Variant | Made], seeds: int, examples: Examples, place: Place
 ) -> Iterator[Contender]:
     """Train and measure what is missing; yields each detector once all its seeds are done."""
     for variant in variants:
-        runs = [measured(variant, seed, examples, place) for seed in range(seeds)]
-        yield Contender(variant.name, variant.preset, tuple(runs))
+        if isinstance(variant, Made):
+            kept_as = place.folder / variant.name.replace("/", "-")
+            runs = [measured_model(variant.workspace, variant.name, examples, kept_as)]
+        else:
+            runs = [measured(variant, seed, examples, place) for seed in range(seeds)]
+        yield Contender(variant.name, tuple(runs))
 
 
 def recommend(found: Sequence[Contender]) -> Recommendation:

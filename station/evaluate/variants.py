@@ -54,7 +54,8 @@ class Cost(Strict):
 class Measured(NamedTuple):
     """A model with what it is worth and what it took."""
 
-    model: str  # name/1
+    workspace: Path
+    model: str  # of the workspace: "name/1"
     evaluation: Evaluation
     cost: Cost
 
@@ -77,27 +78,32 @@ def weights_absent(preset: AnyPreset) -> bool:
 def measured(variant: Variant, seed: int, examples: Examples, place: Place) -> Measured:
     """Train the variant's model and measure it on the examples, as far as that is not done."""
     name = model_name(variant, place.dataset, seed)
-    model = f"{name}/1"
-    spent = place.folder / f"{name}-cost.json"
-    if model not in list_models(place.folder):
+    if f"{name}/1" not in list_models(place.folder):
         options = TrainOptions(name, variant.preset, variant.units, seed)
         started = time.perf_counter()
         train(from_mvtec(place.dataset), options, place.folder, place.progress, place.stop)
-        _write(spent, Cost(training_s=time.perf_counter() - started))
-    card = load_card(place.folder, model)
-    kept = place.folder / f"{name}-{examples.split}.json"
+        cost = Cost(training_s=time.perf_counter() - started)
+        _write(place.folder / f"{name}-cost.json", cost)
+    return measured_model(place.folder, f"{name}/1", examples, place.folder / name)
+
+
+def measured_model(workspace: Path, model: str, examples: Examples, kept_as: Path) -> Measured:
+    """Measure a model that is there; what is found is kept beside `kept_as`."""
+    spent = kept_as.with_name(f"{kept_as.name}-cost.json")
+    kept = kept_as.with_name(f"{kept_as.name}-{examples.split}.json")
+    card = load_card(workspace, model)
     judging = own_threshold(card)
     before = finished_before(kept, examples, card.sha256, judging.threshold)
     if before is not None:
-        return Measured(model, before, _read(spent))
-    check_unseen(place.folder, model, [example.file for example in examples.members])
-    with open_model(place.folder, model, DEADLINE_S) as opened:
+        return Measured(workspace, model, before, _read(spent))
+    check_unseen(workspace, model, [example.file for example in examples.members])
+    with open_model(workspace, model, DEADLINE_S) as opened:
         scored = score(opened.predict, examples, lambda _: None)
         cost = _read(spent).model_copy(update={"memory_mb": memory_mb(opened)})
     evaluation = evaluate(card, examples, scored, judging)
     _write(spent, cost)
     evaluations.save(evaluation, kept)
-    return Measured(model, evaluation, cost)
+    return Measured(workspace, model, evaluation, cost)
 
 
 def model_name(variant: Variant, dataset: Path, seed: int) -> str:

@@ -54,9 +54,8 @@ def write_comparison(
     found: Sequence[Contender],
     recommendation: Recommendation,
     examples: Examples,
-    workspace: Path,
 ) -> None:
-    """Write the page; heat maps are drawn by the models of the first seed in `workspace`."""
+    """Write the page; heat maps are drawn by the models of the first seed."""
     first = found[0].evaluations[0]
     both = bool(first.good and first.defective)
     table = published()
@@ -70,7 +69,7 @@ def write_comparison(
         roc=figures.roc_overlay(found) if both else None,
         latency=figures.latency_scatter(found) if both else None,
         families=figures.families(found, table),
-        lines=_lines(found, examples, workspace),
+        lines=_lines(found, examples),
         table=table,
         best=_best(table),
         near=NEAR,
@@ -100,7 +99,7 @@ def _best(table: Published) -> dict[str, tuple[float, float]]:
     }
 
 
-def _lines(found: Sequence[Contender], examples: Examples, workspace: Path) -> list[Line]:
+def _lines(found: Sequence[Contender], examples: Examples) -> list[Line]:
     chosen = _chosen(found, examples)
     lines = []
     for example, why in chosen:
@@ -112,7 +111,7 @@ def _lines(found: Sequence[Contender], examples: Examples, workspace: Path) -> l
     for contender in found:
         run = contender.runs[0]
         limit = run.evaluation.threshold or 0.0
-        with open_model(workspace, run.model, DEADLINE_S) as model:
+        with open_model(run.workspace, run.model, DEADLINE_S) as model:
             for (example, _), line in zip(chosen, lines, strict=True):
                 image = read_image(example.file).image
                 prediction = model.predict(image)

@@ -56,3 +56,17 @@ def test_detectors_are_trained_measured_and_shown_once(
     assert main(command) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [*rows, said]
     assert [load_card(out, name).created for name in list_models(out)] == made
+
+    # A model that is there is measured as it is, beside one that is trained.
+    there = next(name for name in list_models(out) if name.startswith("patchcore"))
+    beside = tmp_path / "beside"
+    command = ["compare", "--dataset", str(dataset), "--workspace", str(out),
+               "--detectors", f"gaussian,{there}", "--seeds", "2", "--split", "all",
+               "--out", str(beside), "--json"]  # fmt: skip
+    assert main(command) == 0
+    trained, as_it_is, _ = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (trained["seeds"], as_it_is["seeds"]) == (2, 1)
+    assert (as_it_is["detector"], as_it_is["models"]) == (there, [there])
+    assert as_it_is["image_auroc"] == rows[1]["image_auroc"]
+    assert as_it_is["training_s"] is None
+    assert f"heat map of {there}" in (beside / "compare.html").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from station.evaluate.compare import Contender, contenders, recommend
 from station.evaluate.evaluation import Evaluation, Latency, ScoredImage
 from station.evaluate.metrics import RESAMPLES, LabelledScores, draw_units, image_auroc, measure
 from station.evaluate.published import published
-from station.evaluate.variants import Cost, Measured
+from station.evaluate.variants import Cost, Measured, Variant
 from station.preset import changed
 
 
@@ -47,8 +47,10 @@ def contender(
         own = 0.3 * np.random.default_rng([seed, int(10 * gap)]).normal(size=2 * count)
         scores = luck + own + gap * (np.arange(2 * count) >= count)
         found = evaluation(scores[:count], scores[count:], p50_ms)
-        runs.append(Measured("a/1", found, Cost(training_s=10.0 + seed, memory_mb=100.0 + seed)))
-    return Contender(name, GAUSSIAN, tuple(runs))
+        runs.append(
+            Measured(Path(), "a/1", found, Cost(training_s=10.0 + seed, memory_mb=100.0 + seed))
+        )
+    return Contender(name, tuple(runs))
 
 
 def test_a_clear_leader_is_taken() -> None:
@@ -89,7 +91,7 @@ def test_the_same_scores_show_no_difference() -> None:
 def test_without_defects_nothing_is_recommended() -> None:
     good = np.random.default_rng(0).normal(size=9)
     one = Contender(
-        "a", GAUSSIAN, (Measured("a/1", evaluation(good, good[:0], 1.0), Cost(training_s=None)),)
+        "a", (Measured(Path(), "a/1", evaluation(good, good[:0], 1.0), Cost(training_s=None)),)
     )
     said = recommend([one, one._replace(name="b")])
     assert said.take is None
@@ -131,19 +133,23 @@ def test_figures_are_means_over_the_seeds() -> None:
 def test_detectors_are_read_with_their_presets(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found = contenders(["gaussian", "gaussian:per-position"])
-    assert [v.preset for v in found] == list(DETECTORS["gaussian"].values())
-    assert contenders(["gaussian"], tiles=2)[0].preset == changed(GAUSSIAN, tiles=2)
+    found = contenders(["gaussian", "gaussian:per-position"], tmp_path)
+    assert [v.preset for v in found if isinstance(v, Variant)] == [*DETECTORS["gaussian"].values()]
+    (tiled,) = contenders(["gaussian"], tmp_path, tiles=2)
+    assert isinstance(tiled, Variant)
+    assert tiled.preset == changed(GAUSSIAN, tiles=2)
     for names, says in (
         (["resnet"], "no detector 'resnet'; there are: simplenet"),
         (["gaussian:paper"], "it has: default, per-position"),
         (["gaussian", "gaussian"], "twice"),
     ):
         with pytest.raises(ConfigError, match=says):
-            contenders(names)
+            contenders(names, tmp_path)
     monkeypatch.setenv("STATION_WEIGHTS", str(tmp_path))
     with pytest.raises(ModelError, match="simplenet:paper: its backbone's weights are absent"):
-        contenders(["simplenet:paper"])
+        contenders(["simplenet:paper"], tmp_path)
+    with pytest.raises(ModelError, match="no model 'rd/1'"):
+        contenders(["gaussian", "rd/1"], tmp_path)
 
 
 def test_the_published_table_is_whole() -> None:
