@@ -24,6 +24,11 @@ ENTRIES = {
         ("descent", "robot child killed"),
         ("removal", "slider 10 %"),
         ("travel", "both killed"),
+        ("waiting", "slider 0 %"),
+        ("retreat", "slider 10 %"),
+        ("approach", "wrong pose reached"),
+        ("descent", "robot controller frozen"),
+        ("return", "both frozen"),
     ],
     "e": [("travel", "remote control off"), ("return", "safeguard stop")],
 }
