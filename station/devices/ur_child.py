@@ -216,7 +216,9 @@ class Server:
         if self._io is None:
             raise DeviceError(self.device, "was opened for reading only")
         if any(values.values()):
-            # A line that rises is a statement: not about a robot that has stopped meanwhile.
+            # A line that rises is a statement: not about a robot that has stopped meanwhile, nor
+            # of somebody else's.
+            self._remote = self._ask_pendant()
             self._measured_from_now().check_may_begin(self.device)
         for line, value in values.items():
             if not self._io.setStandardDigitalOut(line, value):
@@ -254,13 +256,7 @@ class Server:
                 f"robot mode is {status.robot_mode}",
                 "switch the arm on and release the brakes",
             )
-        try:
-            remote = _in_remote_control(self._host)
-        except OSError as error:
-            raise DeviceTimeout(
-                self.device, f"its dashboard does not answer ({error})", "restart the controller"
-            ) from error
-        if not remote:
+        if not self._ask_pendant():
             raise DeviceError(self.device, "is in local control", _advice("remote"))
         try:
             control = RTDEControlInterface(self._host)
@@ -306,6 +302,14 @@ class Server:
             still_s = 0.0 if stamp != before else still_s + WATCH_S
             if still_s > STALE_S or not self._receive.isConnected():
                 give_up(self._lost(still_s), self._leave)
+
+    def _ask_pendant(self) -> bool:
+        try:
+            return _in_remote_control(self._host)
+        except OSError as error:
+            raise DeviceTimeout(
+                self.device, f"its dashboard does not answer ({error})", "restart the controller"
+            ) from error
 
     def _watch_remote(self) -> None:
         """Ask the pendant in a thread of its own: a dashboard that hangs must delay nothing."""

@@ -30,7 +30,11 @@ ENTRIES = {
         ("descent", "robot controller frozen"),
         ("return", "both frozen"),
     ],
-    "e": [("travel", "remote control off"), ("return", "safeguard stop")],
+    "e": [
+        ("travel", "remote control off"),
+        ("judging", "remote control off"),
+        ("return", "safeguard stop"),
+    ],
 }
 
 
