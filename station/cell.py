@@ -113,7 +113,7 @@ class Lock:
             self._file.acquire(timeout=0)
         except Timeout as error:
             raise DeviceError(
-                "station",
+                "cell",
                 "another station command is using this cell",
                 "end it first; `run/station.lock` is held",
             ) from error

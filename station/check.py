@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import combinations
+from math import dist
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,13 +13,19 @@ from station.cell import camera_driver, check_drivers
 from station.config import LoadedCell
 from station.devices import Robot
 from station.errors import MoveRefused, StationError
+from station.geometry import Pose
 from station.kinematics import Joints, forward, inverse
-from station.model import ModelCard, check_files, golden_scores, load_card, start_model
+from station.model import SUMS, ModelCard, check_files, golden_scores, load_card, start_model
 from station.motion import LineChecker
 from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot
+from station.records.dataset import read_manifest
+from station.records.sheet import Manifest
 
 DEFAULT_MODEL_WIDTH_PX = 256
 VIEW_TOLERANCE = 0.1  # a lens is seldom exactly as long as its name says
+SAME_PLACE_M, SAME_PLACE_RAD = 1e-4, 1e-2
+MOVED_M = 0.005
+EXPOSURE_TOLERANCE, GAIN_TOLERANCE_DB = 0.1, 0.5
 # Elbow up, camera down: where the search for joint angles begins.
 _TYPICAL = Joints(-1.6, -1.4, -1.8, -1.5, 1.57, 0.0)
 
@@ -49,8 +57,19 @@ def check_recipe(workspace: Path, loaded: LoadedRecipe, cell: LoadedCell) -> Ite
             yield Finding("ok", f"model {recipe.model} is there and its file matches its card")
     if card is not None and recipe.threshold is None:
         yield Finding("error", "a model is named but no threshold")
+    if (doubt := doubt_about(recipe.threshold)) is not None:
+        yield Finding("warning", doubt)
+    if not config.noise_expected:
+        yield Finding(
+            "warning",
+            "noise_expected is false: a camera that gives its last picture once more is not "
+            "noticed; right where photographs are shown, never with a real camera",
+        )
+    yield from _check_setups(shots, recipe)
+    yield from _check_coverage(recipe, cell)
     if card is not None:
         yield from _check_input(recipe.model_input, card)
+        yield from _check_learned(workspace, loaded, shots, card)
         yield from _check_frames(camera_driver(config, workspace).settings.get("pfs"), card)
     if recipe.shadow_model is not None:
         yield _check_shadow(workspace, recipe.shadow_model)
@@ -119,6 +138,104 @@ def _check_speeds(recipe: Recipe, cell: LoadedCell) -> Iterator[Finding]:
             yield Finding(
                 "warning", f"{key}: {asked:g} is above the cell's {limit:g}; the arm goes no faster"
             )
+
+
+def doubt_about(threshold: float | None) -> str | None:
+    """Say what is odd about a threshold that is allowed."""
+    if threshold is None or threshold <= 1:
+        return None
+    return (
+        f"threshold: {threshold:g} is above 1, what a typical spoilt image scores: most plain "
+        "defects would be accepted"
+    )
+
+
+def _check_setups(shots: list[Shot], recipe: Recipe) -> Iterator[Finding]:
+    """Tell of shots that add nothing to the others, and of a camera that sees no sheet."""
+    firsts = [shot for shot in shots if shot.number == 1]
+    for first, second in combinations(firsts, 2):
+        if _same_place(first, second):
+            what = f"setups {first.setup} and {second.setup} look at one place"
+            yield Finding("warning", f"{what}; one of them adds nothing")
+    for first in firsts:
+        of_setup = [shot for shot in shots if shot.setup == first.setup]
+        if (first.pose @ Pose(0.0, 0.0, 1.0, 0.0, 0.0, 0.0)).z > first.pose.z:
+            yield Finding("warning", f"setup {first.setup}: the camera looks up")
+        if any(_same_place(*pair) for pair in combinations(of_setup, 2)):
+            yield Finding("warning", f"setup {first.setup}: two of its offsets_m are the same")
+        if recipe.setup_score == "consensus" and len(of_setup) == 1:
+            yield Finding(
+                "warning",
+                f"setup {first.setup}: setup_score is consensus, but there is one shot; a second "
+                "offset lets it tell a defect from a glint",
+            )
+
+
+def _same_place(first: Shot, second: Shot) -> bool:
+    apart_rad = dist(first.pose[3:], second.pose[3:])
+    return first.pose.distance_m(second.pose) < SAME_PLACE_M and apart_rad < SAME_PLACE_RAD
+
+
+def _check_coverage(recipe: Recipe, cell: LoadedCell) -> Iterator[Finding]:
+    """Tell of setups that together cannot see the whole sheet, however they are placed."""
+    view_m = recipe.view_width_m or cell.config.view_width_mm(recipe.working_distance_m) / 1e3
+    width_m, height_m = recipe.sheet_size_m
+    # A picture is at most as high as it is wide.
+    share = len(recipe.setups) * view_m**2 / (width_m * height_m)
+    if share < 1:
+        yield Finding(
+            "warning",
+            f"the setups see at most {share:.0%} of a sheet of {width_m:g} x {height_m:g} m; "
+            "a defect elsewhere is not found",
+        )
+
+
+def _check_learned(
+    workspace: Path, loaded: LoadedRecipe, shots: list[Shot], card: ModelCard
+) -> Iterator[Finding]:
+    """Hold the recipe against a sheet that the model learned from, where that is still here."""
+    try:
+        manifest = _learned_sheet(workspace, loaded, card)
+    except StationError as error:
+        yield Finding("warning", str(error))
+        return
+    if manifest is None:
+        return
+    recipe, captured = loaded.recipe, manifest.captures[0]
+    told = f"the model learned from pictures such as {manifest.sheet}, taken with"
+    if abs(recipe.exposure_us / captured.exposure_us - 1) > EXPOSURE_TOLERANCE:
+        yield Finding(
+            "warning", f"exposure_us: {recipe.exposure_us:g}; {told} {captured.exposure_us:g}"
+        )
+    if abs(recipe.gain_db - captured.gain_db) > GAIN_TOLERANCE_DB:
+        yield Finding("warning", f"gain_db: {recipe.gain_db:g}; {told} {captured.gain_db:g}")
+    places = {capture.setup: capture.pose_asked for capture in reversed(manifest.captures)}
+    for shot in shots:
+        if shot.number != 1:
+            continue
+        if shot.setup not in places:
+            yield Finding("warning", f"setup {shot.setup}: the model learned nothing from it")
+        elif (apart_m := shot.pose.distance_m(places[shot.setup])) > MOVED_M:
+            yield Finding(
+                "warning",
+                f"setup {shot.setup}: {1e3 * apart_m:.0f} mm from where the model learned",
+            )
+
+
+def _learned_sheet(workspace: Path, loaded: LoadedRecipe, card: ModelCard) -> Manifest | None:
+    """Return the record of a captured sheet that the model's list of images proves it knows."""
+    if card.data.folder != f"{loaded.name}/train/good":
+        return None
+    captures = workspace / "data" / loaded.name / "captures"
+    sums = workspace / "models" / str(loaded.recipe.model) / SUMS
+    known = sums.read_text(encoding="utf-8") if sums.is_file() else ""
+    for unit in card.data.held_out_units:
+        path = captures / f"{unit}.json"
+        if path.is_file():
+            manifest = read_manifest(path)
+            if any(entry.sha256 in known for entry in manifest.files.values()):
+                return manifest
+    return None
 
 
 def _check_input(model_input: str, card: ModelCard) -> Iterator[Finding]:

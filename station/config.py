@@ -121,7 +121,8 @@ class CellConfig(Strict):
     gate: Literal["input", "manual"] = "input"
     sheet_timeout_s: float = Field(default=600, gt=0)
     noise_expected: bool = Field(
-        default=False, description="no two pictures of this camera are ever equal"
+        default=True,
+        description="no two pictures of this camera are ever equal; false for photographs shown",
     )
     disk: DiskLimits = DiskLimits()
     ledger: str | None = Field(

@@ -90,6 +90,8 @@ WIDEST_PLACE = 0.25  # of a picture: beyond, shots would agree on nearly anythin
 
 SetupScore = Literal["highest", "lowest", "consensus"]
 
+# On a scale where 0 is a good sheet and 1 a plainly spoilt one: beyond it, a slip of the pen.
+HIGHEST_THRESHOLD = 10.0
 MIN_MODEL_PIXELS = 3  # a defect smaller than this many model pixels is easily lost
 
 
@@ -264,12 +266,17 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
-    def _threshold_lets_good_sheets_pass(self) -> Self:
+    def _threshold_is_on_the_scale(self) -> Self:
         # Zero is the median good sheet by its highest shot; the other rules score lower.
         if self.setup_score == "highest" and self.threshold is not None and self.threshold <= 0:
             raise ValueError(
                 f"threshold: {self.threshold:g} would reject at least half of all good sheets; "
                 "a number above zero is needed"
+            )
+        if self.threshold is not None and self.threshold > HIGHEST_THRESHOLD:
+            raise ValueError(
+                f"threshold: {self.threshold:g} would accept nearly anything: a good sheet scores "
+                f"about 0, a plainly spoilt one about 1; at most {HIGHEST_THRESHOLD:g}"
             )
         return self
 

@@ -56,5 +56,5 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         "station fault protective_stop",
     )  # fmt: skip
     add_address(fault)
-    fault.add_argument("fault")
-    fault.add_argument("values", nargs="*")
+    fault.add_argument("fault", help="its name; docs/simulation.md has the table of all")
+    fault.add_argument("values", nargs="*", help="what it needs, as in `slider 0.1`")

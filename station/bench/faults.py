@@ -49,7 +49,7 @@ exposure_us: 8000
 gain_db: 0
 smallest_defect_mm: 3
 model: MODEL
-threshold: 1000
+threshold: 10
 """
 RECIPE_NAME = "faults"
 ASIDE, LOW = "0.02 -0.42 0.36", "0.02 -0.42 0.27"

@@ -16,6 +16,7 @@ from structlog.contextvars import bind_contextvars
 
 from station import control, cycle, reference, show, teach
 from station.cell import open_camera, open_cell, open_devices, open_robot, station_lock
+from station.check import doubt_about
 from station.commands.common import cell_of, check_out, judged_by, recipe_of, stopping, workspace_of
 from station.config import LoadedCell
 from station.control import Control
@@ -111,6 +112,8 @@ def inspect(args: argparse.Namespace) -> int:
     recipe = recipe_of(args, workspace)
     cell = cell_of(args, workspace)
     name, threshold = judged_by(recipe)
+    if (doubt := doubt_about(threshold)) is not None:
+        show.say(f"warning: {doubt}")
     card = load_card(workspace, name)
     check_model_input(recipe, card.input.tiles)
     if recipe.recipe.shadow_model is not None:

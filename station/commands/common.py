@@ -26,10 +26,15 @@ def workspace_of(args: argparse.Namespace) -> Path:
 
 def cell_of(args: argparse.Namespace, workspace: Path) -> LoadedCell:
     """Load the cell file: --cell, else $STATION_CELL, else calibration/cell.yaml."""
-    named = args.cell or os.environ.get("STATION_CELL")
-    cell = load_cell(Path(named) if named else workspace / "calibration" / "cell.yaml")
+    cell = cell_file_of(args.cell, workspace)
     check_drivers(cell, workspace)
     return cell
+
+
+def cell_file_of(named: Path | str | None, workspace: Path) -> LoadedCell:
+    """Load the cell file for what it says of the records; its devices may be anything."""
+    named = named or os.environ.get("STATION_CELL")
+    return load_cell(Path(named) if named else workspace / "calibration" / "cell.yaml")
 
 
 def recipe_of(args: argparse.Namespace, workspace: Path) -> LoadedRecipe:
@@ -97,7 +102,7 @@ def stopping(what: str, also: threading.Event | None = None) -> Iterator[threadi
         stop.set()
         if also is not None:
             also.set()
-        show.say(f"finishing {what}, then stopping; Ctrl-C again stops now")
+        show.say(f"stopping once {what} under way is done; Ctrl-C again stops now")
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:
         ignore_further()

@@ -8,9 +8,9 @@ import re
 import sys
 
 from station import show
-from station.commands.common import check_out, recipe_of, stopping, workspace_of
+from station.commands.common import cell_file_of, check_out, recipe_of, stopping, workspace_of
 from station.detectors import preset_of
-from station.errors import INTERRUPTED, ConfigError
+from station.errors import INTERRUPTED, ConfigError, DatasetError
 from station.model import load_card, newest
 from station.pages.run_report import make_report
 from station.preset import changed
@@ -235,8 +235,14 @@ def report(args: argparse.Namespace) -> int:
     """Write one run as a self-contained HTML page."""
     workspace = workspace_of(args)
     check_out(args.out)
-    dataset = Dataset(workspace, recipe_of(args, workspace).name)
-    summary = make_report(dataset, args.run, args.truth, args.out)
+    name = recipe_of(args, workspace).name
+    from station.records.ledger import open_ledger
+
+    def recorded(run: str) -> set[str]:
+        with open_ledger(workspace, cell_file_of(None, workspace).config.ledger) as ledger:
+            return {row["sheet"] for row in ledger.rows(name, run)}
+
+    summary = make_report(Dataset(workspace, name), args.run, args.truth, args.out, recorded)
     if args.json:
         for row in summary.rows:
             print(json.dumps(row))
@@ -245,4 +251,6 @@ def report(args: argparse.Namespace) -> int:
         for line in summary.lines:
             print(line)
     print(f"report: {summary.path}", file=sys.stderr if args.json else sys.stdout)
-    return 0
+    for problem in summary.problems:
+        show.say(problem)
+    return DatasetError.exit_code if summary.problems else 0

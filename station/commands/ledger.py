@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 
 from station import show
 from station.cell import station_lock
-from station.commands.common import recipe_of, workspace_of
-from station.config import LoadedCell, load_cell
+from station.commands.common import cell_file_of, recipe_of, workspace_of
 from station.errors import ConfigError, DatasetError
 from station.recipe import Retention
 from station.records import export
@@ -30,7 +28,7 @@ from station.records.why import why as explain
 def verify(args: argparse.Namespace) -> int:
     """Prove the records."""
     workspace = workspace_of(args)
-    cell = _cell_file(args, workspace)
+    cell = cell_file_of(args.cell, workspace)
     recipes = recipes_in(workspace) if args.recipe is None else [args.recipe]
     if args.recipe is not None and args.recipe not in recipes_in(workspace):
         raise ConfigError(f"{workspace / 'data'}: no data of a recipe {args.recipe!r}")
@@ -85,7 +83,7 @@ def records(args: argparse.Namespace) -> int:
         raise ConfigError(f"{out.parent}: no such folder")
     if args.mark and out is None:
         raise ConfigError("--mark: needs --csv or --parquet; what was not written is not exported")
-    with open_ledger(workspace, _cell_file(args, workspace).config.ledger) as ledger:
+    with open_ledger(workspace, cell_file_of(args.cell, workspace).config.ledger) as ledger:
         found = ledger.rows(args.recipe, args.run)
         rows, kind = found, args.kind
         sheets = [row["sheet"] for row in found]
@@ -112,7 +110,7 @@ def keep(args: argparse.Namespace) -> int:
         raise ConfigError("--why: one line of text is needed")
     folder = find(workspace, args.sheet)
     event: Any = "released" if args.release else "kept"
-    with open_ledger(workspace, _cell_file(args, workspace).config.ledger) as ledger:
+    with open_ledger(workspace, cell_file_of(args.cell, workspace).config.ledger) as ledger:
         dataset = Dataset(workspace, folder.parents[2].name, ledger)
         dataset.note(folder, event, who=args.who or user(), why=args.why)
         ledger.audit(f"sheet.{event}", args.sheet, args.why)
@@ -127,7 +125,7 @@ def retention(args: argparse.Namespace) -> int:
     policy = recipe.recipe.retention
     if policy is None:
         raise ConfigError(f"recipes/{recipe.name}.yaml: retention: none, so nothing may be deleted")
-    with open_ledger(workspace, _cell_file(args, workspace).config.ledger) as ledger:
+    with open_ledger(workspace, cell_file_of(args.cell, workspace).config.ledger) as ledger:
         dataset = Dataset(workspace, recipe.name, ledger)
         planned = plan(dataset, policy, datetime.now(UTC))
         planned = planned._replace(candidates=planned.candidates[: args.sheets])
@@ -179,11 +177,6 @@ def _sheets(workspace: Path, recipes: list[str]) -> int:
         for pattern in ("inspections/*/*", "captures/*.json")
         for _ in (data / recipe).glob(pattern)
     )
-
-
-def _cell_file(args: argparse.Namespace, workspace: Path) -> LoadedCell:
-    named = args.cell or os.environ.get("STATION_CELL")
-    return load_cell(Path(named) if named else workspace / "calibration" / "cell.yaml")
 
 
 def _set_aside_if_damaged(workspace: Path) -> None:

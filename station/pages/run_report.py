@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +10,10 @@ from station.errors import ConfigError, DatasetError
 from station.intervals import clopper_pearson
 from station.pages.report import write_report
 from station.pages.sheet_row import Label
-from station.records.dataset import Dataset
+from station.records.dataset import Dataset, read_record
 from station.records.label import sheet_truth
 from station.records.sheet import Manifest, Verdict
+from station.records.verify import check_record
 
 
 class Summary(NamedTuple):
@@ -21,13 +23,32 @@ class Summary(NamedTuple):
     path: Path
     rows: list[dict[str, Any]]
     lines: list[str]
+    problems: list[str]
+    """Of the run's records: unreadable, gone, or files that are not as recorded."""
 
 
-def make_report(dataset: Dataset, run: str | None, truth: Path | None, out: Path | None) -> Summary:
-    """Write one run as an HTML page; without a name, the last run."""
+def make_report(
+    dataset: Dataset,
+    run: str | None,
+    truth: Path | None,
+    out: Path | None,
+    recorded: Callable[[str], set[str]],
+) -> Summary:
+    """Write one run as an HTML page; without a name, the last run.
+
+    `recorded` tells the sheets of a run that must be there.
+    """
     runs: dict[str, list[tuple[Path, Manifest]]] = {}
-    for folder, manifest in dataset.inspections():
-        runs.setdefault(manifest.run, []).append((folder, manifest))
+    unreadable: dict[Path, str] = {}
+    for folder in dataset.folders():
+        try:
+            manifest = read_record(folder).manifest
+        except DatasetError as error:
+            unreadable[folder] = str(error)
+        else:
+            runs.setdefault(manifest.run, []).append((folder, manifest))
+    if not runs and unreadable:
+        raise DatasetError(next(iter(unreadable.values())))
     if not runs:
         raise DatasetError(f"{dataset.root}: no inspections yet")
     if run is None:
@@ -45,9 +66,24 @@ def make_report(dataset: Dataset, run: str | None, truth: Path | None, out: Path
         raise ConfigError(f"{path.parent}: no such folder")
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path}: not a file that could be replaced")
+    there = [folder.name for folder, _ in runs[run]]
+    problems = [text for folder, text in unreadable.items() if _run_of(folder.name) == run]
+    there += [folder.name for folder in unreadable]
+    missing = sorted(recorded(run) - set(there))
+    problems += [f"{sheet}: in the ledger, but its record is gone" for sheet in missing]
+    problems += [
+        f"{folder}: {text}" for folder, _ in runs[run] for text in check_record(folder).problems
+    ]
     title = f"{dataset.root.name} · run {run}"
+    if problems:
+        title += f" · {len(problems)} of its records or files damaged or missing"
     write_report(manifests, {m.sheet: f for f, m in runs[run]}, path, known or None, title)
-    return Summary(title, path, [_row(m, known) for m in manifests], _lines(manifests, known))
+    rows = [_row(manifest, known) for manifest in manifests]
+    return Summary(title, path, rows, _lines(manifests, known), problems)
+
+
+def _run_of(sheet: str) -> str:
+    return sheet.rpartition("-")[0]
 
 
 def outcome(manifest: Manifest, label: Label | None) -> str:

@@ -148,11 +148,6 @@ class Dataset:
         for path in sorted((self.root / "captures").glob("*.json")):
             yield path, read_manifest(path)
 
-    def inspections(self) -> Iterator[tuple[Path, Manifest]]:
-        """Yield every inspection's folder and manifest in order of day and sheet id."""
-        for path in sorted((self.root / "inspections").glob(f"*/*/{MANIFEST}")):
-            yield path.parent, read_manifest(path)
-
     def folders(self) -> list[Path]:
         """Return every recorded sheet's folder in order of boot and number."""
         found = (self.root / "inspections").glob("*/*")

@@ -7,6 +7,7 @@ sheet's row is committed after its record is durable and before any line is set.
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import sqlalchemy as sql
 import structlog
@@ -215,7 +217,11 @@ def open_ledger(workspace: Path, url: str | None = None) -> Iterator[Ledger]:
         address = _address(url)
     local = address.get_backend_name() == "sqlite"
     name = str(address.database) if local else address.render_as_string(hide_password=True)
-    if local:
+    read_only = local and _read_only(Path(name))
+    if read_only:
+        query = {"mode": "ro", "immutable": "1", "uri": "true"}
+        address = sql.URL.create("sqlite", database=f"file:{quote(name)}", query=query)
+    elif local:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
     with _told(name):
         try:
@@ -223,13 +229,27 @@ def open_ledger(workspace: Path, url: str | None = None) -> Iterator[Ledger]:
         except ModuleNotFoundError as error:
             raise ConfigError("ledger: PostgreSQL needs `pip install station[postgres]`") from error
         try:
-            if local:
+            if local and not read_only:
                 sql.event.listen(engine, "connect", _set_sqlite)
                 sql.event.listen(engine, "begin", _begin_sqlite)
-            _migrate(engine, name, Path(name) if local else None)
+            if not read_only:
+                _migrate(engine, name, Path(name) if local else None)
             yield Ledger(engine, workspace, name)
         finally:
             engine.dispose()
+
+
+def _read_only(path: Path) -> bool:
+    """Tell whether the ledger can be read, never written; one not closed cleanly cannot be."""
+    if not path.is_file() or os.access(path.parent, os.W_OK):
+        return False
+    log_of_writes = path.with_name(f"{path.name}-wal")
+    if log_of_writes.is_file() and log_of_writes.stat().st_size:
+        raise DatasetError(
+            f"{path}: the folder is read-only, and the ledger was not closed cleanly; copy the "
+            "workspace to where it may be written"
+        )
+    return True
 
 
 def is_damaged(workspace: Path) -> bool:

@@ -108,7 +108,9 @@ def verify(
             sheets=proof.sheets + len(checked),
             files=proof.files + sum(c.files for c in checked),
             thinned=proof.thinned + sum(bool(after_of(r).thinned) for r in _read(checked)),
-            unfinished=proof.unfinished + len(dataset.leftovers("inspection")),
+            unfinished=proof.unfinished
+            + len(dataset.leftovers("inspection"))
+            + len(dataset.leftovers("capture")),
             problems=[*proof.problems, *problems],
         )
     return proof

@@ -98,7 +98,7 @@ async def _serve(options: SimOptions) -> None:
             options.address, CONTROL_PORT, FaultPort(controller, rtde, ports, feed, journal).serve
         )
         try:
-            station_cell = _station_cell(cell, options.address, feed.root)
+            station_cell = _station_cell(cell, options, feed.root)
             environment = {**feed.environment, "STATION_CELL": str(station_cell)}
             await _tick(controller, rtde, options.speed, ended, environment)
         finally:
@@ -141,16 +141,23 @@ def _arm(truth: Truth) -> Arm:
     return Arm(joints, tool, truth.payload_kg)
 
 
-def _station_cell(cell: LoadedCell, address: str, folder: Path) -> Path:
-    """Return the station's cell file: a copy in `folder` where it names another address."""
+def _station_cell(cell: LoadedCell, options: SimOptions, folder: Path) -> Path:
+    """Return the station's cell file: a copy in `folder` where it has to say something else."""
+    text = wanted = cell.path.read_text("utf-8")
     host = str(cell.config.robot.settings.get("host"))
-    if host == address:
+    if host != options.address:
+        wanted, count = re.subn(rf"\b{re.escape(host)}\b", options.address, text)
+        if not count:
+            raise ConfigError(
+                f"{cell.path}: robot.settings.host: nothing to replace by {options.address}"
+            )
+    exact = options.sheets is not None and options.show_as == "exact"
+    if exact and "noise_expected" not in cell.config.model_fields_set:
+        wanted += "\nnoise_expected: false  # a photograph comes as often as it is shown\n"
+    if wanted == text:
         return cell.path
-    text, count = re.subn(rf"\b{re.escape(host)}\b", address, cell.path.read_text("utf-8"))
-    if not count:
-        raise ConfigError(f"{cell.path}: robot.settings.host: nothing to replace by {address}")
     copy = folder / cell.path.name
-    copy.write_text(text, encoding="utf-8")
+    copy.write_text(wanted, encoding="utf-8")
     return copy
 
 

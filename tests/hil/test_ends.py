@@ -54,7 +54,7 @@ def test_one_ctrl_c_finishes_the_sheet_and_tells_it(station: Station) -> None:
     process.send_signal(signal.SIGINT)
     ended = Ended.of(process, PATIENCE_S)
     assert ended.code == 130, ended.err
-    assert "finishing the sheet, then stopping; Ctrl-C again stops now" in ended.err
+    assert "stopping once the sheet under way is done; Ctrl-C again stops now" in ended.err
     assert [row["verdict"] for row in ended.rows()] == outcomes(station) == ["accept"]
     assert rises(station) == 1
     assert station.sim.send("state")["outputs"] & 7 == 0, "the sheet has gone and the lines are low"

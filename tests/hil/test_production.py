@@ -250,11 +250,11 @@ def test_neither_another_recipe_nor_another_sheet_slips_in(running: Running) -> 
     before = (station.folder / "recipes" / "two.yaml").read_bytes()
     running.go("clear", "reset", "start")
     wait_until(lambda: accepted(station) == 1)
-    station.write("recipes/two.yaml", before.decode().replace("threshold: 1000", "threshold: 0.01"))
+    station.write("recipes/two.yaml", before.decode().replace("threshold: 10", "threshold: 0.01"))
     wait_until(lambda: accepted(station) == 2)
     for _, manifest in _records(station):
         assert manifest.recipe_sha256 == hashlib.sha256(before).hexdigest()
-        assert manifest.threshold == 1000
+        assert manifest.threshold == 10
 
     wait_until(lambda: pictures(station))
     station.sim.send("input 0 0")  # somebody takes the sheet and lays another
@@ -302,9 +302,10 @@ def test_systemd_hears_that_the_station_is_ready_and_alive(
 
 
 def _records(station: Station) -> Iterator[tuple[Path, Any]]:
-    from station.records.dataset import Dataset
+    from station.records.dataset import Dataset, read_record
 
-    yield from Dataset(station.folder, "two").inspections()
+    for folder in Dataset(station.folder, "two").folders():
+        yield folder, read_record(folder).manifest
 
 
 def _children(pid: int) -> set[int]:

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, Simulator
 
 from station import workspace as template
-from station.records.dataset import MANIFEST, Dataset, read_image
+from station.records.dataset import MANIFEST, Dataset, read_image, read_record
 from station.records.sheet import Manifest, pixels_sha256
 
 STATION = [sys.executable, "-m", "station"]
@@ -207,7 +207,7 @@ def test_ctrl_c_finishes_the_shot_and_the_same_command_continues(station: Statio
     process.send_signal(signal.SIGINT)
     ended = Ended.of(process)
     assert ended.code == 130, ended.err
-    assert "finishing the shot" in ended.err
+    assert "stopping once the shot under way is done" in ended.err
     assert "stopped with 1 of 2 sheets; the same command continues" in ended.err
     assert [row["complete"] for row in ended.rows()] == [True, False]
     assert not station.sim.send("state")["moving"]
@@ -388,7 +388,8 @@ class Inspection:
         self.station.write("recipes/two.yaml", text)
 
     def records(self) -> list[tuple[Path, Manifest]]:
-        return list(Dataset(self.station.folder, "two").inspections())
+        folders = Dataset(self.station.folder, "two").folders()
+        return [(folder, read_record(folder).manifest) for folder in folders]
 
     def rises(self, line: int) -> list[float]:
         """Return when an output rose, in this machine's monotonic time."""

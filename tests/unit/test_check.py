@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 from arm_double import HOME, ArmDouble
+from sheets import capture, manifest
 
 from station.cell import check_settings_file
-from station.check import Finding, _check_frames, check_reach, check_recipe
+from station.check import Finding, _check_frames, _check_learned, check_reach, check_recipe
 from station.config import LoadedCell, load_cell
 from station.errors import ConfigError
 from station.model import load_card
 from station.recipe import load_recipe
+from station.records.sheet import FileEntry
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "glassfiber"
@@ -205,3 +207,90 @@ def test_a_view_narrower_than_the_offsets_is_refused(desk: Desk) -> None:
     desk.edit("recipes/glassfiber.yaml", "view_width_m: 0.150", "view_width_m: 0.0001")
     with pytest.raises(ConfigError, match="too small for offsets_m"):
         desk.findings()
+
+
+def warnings(desk: Desk) -> str:
+    return "\n".join(f.what for f in desk.findings() if f.level == "warning")
+
+
+def test_a_threshold_beyond_the_scale_is_refused_and_a_high_one_told(desk: Desk) -> None:
+    recipe = "recipes/glassfiber.yaml"
+    desk.edit(recipe, "gain_db: 0", "gain_db: 0\nthreshold: 1.4")
+    assert "threshold: 1.4 is above 1" in warnings(desk)
+    desk.edit(recipe, "threshold: 1.4", "threshold: 0.9")
+    assert "threshold" not in warnings(desk)
+    desk.edit(recipe, "threshold: 0.9", "threshold: 14")
+    with pytest.raises(ConfigError, match="threshold: 14 would accept nearly anything"):
+        desk.findings()
+
+
+def test_a_camera_that_may_repeat_itself_is_told(desk: Desk) -> None:
+    assert "noise_expected" not in warnings(desk)
+    desk.edit("calibration/sim.yaml", "gate: input", "noise_expected: false\ngate: input")
+    assert "noise_expected is false" in warnings(desk)
+
+
+def test_shots_that_add_nothing_are_told(desk: Desk) -> None:
+    recipe = "recipes/glassfiber.yaml"
+    desk.edit(recipe, "[0.064, -0.505,", "[-0.064, -0.505,")
+    assert "setups left-front and right-front look at one place" in warnings(desk)
+    desk.edit(recipe, "- [0.003, 0, 0]", "- [0, 0, 0]")
+    assert "setup left-back: two of its offsets_m are the same" in warnings(desk)
+
+
+def test_consensus_of_one_shot_is_told(desk: Desk) -> None:
+    recipe = "recipes/glassfiber.yaml"
+    desk.edit(recipe, "  - [0.003, 0, 0]\n", "")
+    assert "consensus" not in warnings(desk)
+    desk.edit(recipe, "  - [0, 0.003, 0]\n", "")
+    assert "there is one shot" in warnings(desk)
+
+
+def test_a_sheet_that_no_setups_can_cover_is_told(desk: Desk) -> None:
+    assert "the setups see" not in warnings(desk)
+    desk.edit("recipes/glassfiber.yaml", "sheet_size_m: [0.24, 0.20]", "sheet_size_m: [5, 5]")
+    assert "the setups see at most 0% of a sheet of 5 x 5 m" in warnings(desk)
+
+
+def test_a_recipe_that_left_what_the_model_learned_is_told(desk: Desk) -> None:
+    card = load_card(ROOT, "glassfiber/1")
+    sheet = card.data.held_out_units[0]
+    card = card.model_copy(
+        update={"data": card.data.model_copy(update={"folder": "glassfiber/train/good"})}
+    )
+    desk.edit("recipes/glassfiber.yaml", "gain_db: 0", "gain_db: 0\nmodel: glassfiber/1")
+    loaded = load_recipe(desk.folder, RECIPE)
+    shots = loaded.recipe.shots(lambda _: HOME)
+    taken = tuple(
+        capture(n, sheet, setup=s.setup, pose_asked=s.pose, exposure_us=8000.0, gain_db=0.0)
+        for n, s in enumerate((s for s in shots if s.number == 1), start=1)
+    )
+    record = manifest(
+        sheet,
+        kind="capture",
+        captures=taken,
+        files={taken[0].file: FileEntry(sha256="a" * 64, bytes=1)},
+    )
+    place = desk.folder / "data" / RECIPE / "captures" / f"{sheet}.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(record.model_dump_json(by_alias=True))
+    sums = desk.folder / "models" / "glassfiber" / "1" / "images.sha256"
+    sums.parent.mkdir(parents=True)
+
+    def told(known: str) -> list[str]:
+        sums.write_text(f"{known}  {taken[0].file}\n")
+        loaded = load_recipe(desk.folder, RECIPE)
+        shots = loaded.recipe.shots(lambda _: HOME)
+        return [f.what for f in _check_learned(desk.folder, loaded, shots, card)]
+
+    assert told("a" * 64) == []
+    desk.edit("recipes/glassfiber.yaml", "exposure_us: 8000", "exposure_us: 30000")
+    desk.edit("recipes/glassfiber.yaml", "gain_db: 0", "gain_db: 6")
+    desk.edit("recipes/glassfiber.yaml", "[-0.064, -0.395,", "[-0.064, -0.365,")
+    desk.edit("recipes/glassfiber.yaml", "right-front", "right-new")
+    exposure, gain, moved, new = told("a" * 64)
+    assert exposure.startswith("exposure_us: 30000; ") and exposure.endswith("taken with 8000")
+    assert gain.endswith("taken with 0")
+    assert moved == "setup left-back: 30 mm from where the model learned"
+    assert new == "setup right-new: the model learned nothing from it"
+    assert told("b" * 64) == []  # of a sheet with the same id, but another one

@@ -22,6 +22,7 @@ from station.records.dataset import (
     next_boot,
     read_image,
     read_manifest,
+    read_record,
     save_image,
     save_map,
     write_durably,
@@ -115,7 +116,8 @@ def test_an_inspected_sheet_is_one_folder_that_appears_at_once(dataset: Dataset)
     folder = inspected(dataset)
     assert folder == dataset.root / "inspections" / "2026-01-02" / SHEET
     assert len(list(folder.glob("*.png"))) == 3
-    ((place, record),) = dataset.inspections()
+    (place,) = dataset.folders()
+    record = read_record(place).manifest
     assert (place, record.verdict) == (folder, Verdict.ACCEPT)
     assert not dataset.leftovers("capture") + dataset.leftovers("inspection")
 
@@ -181,7 +183,7 @@ def test_what_a_killed_process_left_is_found(dataset: Dataset) -> None:
     assert dataset.leftovers("capture") == [folder]
     assert dataset.leftovers("inspection") == []
     assert not list(dataset.captures())
-    assert not list(dataset.inspections())
+    assert not dataset.folders()
 
 
 @pytest.mark.parametrize(

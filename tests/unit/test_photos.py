@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from station.config import load_cell
 from station.errors import ConfigError
 from station.geometry import Pose
+from station.sim.__main__ import _station_cell
 from station.sim.options import SimOptions
 from station.sim.photos import Photographs
 from station.sim.scene import Scene, open_scene
@@ -188,3 +190,12 @@ def test_unknown_way_of_showing_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.png", grey(10))
     with pytest.raises(ConfigError, match="'sideways'"):
         open_scene(SimOptions(sheets=tmp_path, show_as="sideways"))
+
+
+def test_photographs_shown_exactly_may_come_twice(tmp_path: Path) -> None:
+    cell = load_cell(Path(__file__).parents[2] / "calibration" / "sim.yaml")
+    exact = SimOptions(sheets=tmp_path)
+    assert cell.config.noise_expected
+    assert not load_cell(_station_cell(cell, exact, tmp_path)).config.noise_expected
+    for other in (SimOptions(), SimOptions(sheets=tmp_path, show_as="moved")):
+        assert _station_cell(cell, other, tmp_path) == cell.path

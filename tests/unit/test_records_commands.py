@@ -203,3 +203,17 @@ def test_keep_export_and_retention_play_together(
     assert (code, "1 thinned" in out) == (0, True), out
     _, out, _ = run(capsys, "why", sheet_id(3))
     assert out.count("  thinned") == 4  # three pictures, and the event
+
+
+def test_a_ledger_that_may_only_be_read_is_read(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    before = (workspace / "data" / "ledger.db").stat().st_mtime_ns
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anything but a disk
+    assert main(["records", "--json"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert (workspace / "data" / "ledger.db").stat().st_mtime_ns == before
+    (workspace / "data" / "ledger.db-wal").write_bytes(b"not yet in the ledger")
+    assert main(["records", "--json"]) == 5
+    assert "read-only, and the ledger was not closed cleanly" in capsys.readouterr().err
