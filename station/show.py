@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from station.repeatability import Study
 
 
+WIDE = 240  # columns
+
+
 @contextlib.contextmanager
 def progress(total: int, unit: str) -> Iterator[Callable[[str], None]]:
     """Show a progress bar with the time left; nothing without a terminal."""
@@ -300,7 +303,8 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
                 for v in row.values()
             )
         )
-    Console().print(drawn)
+    # Without a terminal there is no width to keep to, and a cut-off id is none.
+    Console(width=None if sys.stdout.isatty() else WIDE).print(drawn)
 
 
 def say(text: str) -> None:

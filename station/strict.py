@@ -174,6 +174,23 @@ def _scalar(text: str, plain: bool, where: str) -> str | int | float | bool | No
     return text
 
 
+# Instead of the types' names in Python, which a recipe's writer need not know.
+WORDS = {
+    "float_type": "a number is expected",
+    "int_type": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "bool_type": "true or false is expected",
+    "string_type": "text is expected",
+    "tuple_type": "a list is expected",
+    "list_type": "a list is expected",
+    "dict_type": "a mapping of keys is expected",
+    "model_type": "a mapping of keys is expected",
+    "model_attributes_type": "a mapping of keys is expected",
+    "too_short": "a list of {actual_length}, at least {min_length} are needed",
+    "too_long": "a list of {actual_length}, at most {max_length} are allowed",
+}
+
+
 def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]:
     """Return where pydantic's most telling complaint stands, and the complaint."""
     # A misspelt key is both unknown and missing: the unknown one is what its writer sees.
@@ -186,6 +203,10 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[Locat
         problem = "unknown key" + (f"; did you mean {near[0]}?" if near else "")
     elif first["type"] == "missing":
         problem = "missing"
+    elif first["type"] in WORDS:
+        problem = WORDS[first["type"]].format(**first.get("ctx", {}))
+        if not isinstance(first.get("input"), dict | list):
+            problem += f", not {repr(first.get('input'))[:80]}"
     elif first["type"] != "value_error" and not isinstance(first.get("input"), dict | list):
         problem += f", not {repr(first.get('input'))[:80]}"
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""

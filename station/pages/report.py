@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from station.pages.page import (
     smaller,
     write_page,
 )
-from station.pages.run_figures import STAGES, histogram, strip, timing
+from station.pages.run_figures import STAGES, axis_bends, histogram, strip, timing
 from station.pages.sheet_row import (
     ESCAPE,
     FALSE_REJECT,
@@ -76,8 +76,12 @@ def write_report(
     out: Path,
     truth: dict[str, Label] | None,
     title: str,
+    problems: Sequence[str] = (),
 ) -> None:
-    """Write the page; `folders` holds each sheet's pictures and maps, `truth` what is known."""
+    """Write the page; `folders` holds each sheet's pictures and maps, `truth` what is known.
+
+    `problems` are those of the run's records.
+    """
     if not manifests:
         raise DatasetError("no inspections to report")
     ordered = sorted(manifests, key=lambda m: (m.started_at, m.sheet))
@@ -93,7 +97,9 @@ def write_report(
         dry_run=any(m.dry_run for m in ordered),
         counts={v: sum(row.verdict is v for row in rows) for v in Verdict},
         truth=_truth(rows) if truth is not None else None,
+        problems=problems,
         strip=strip(rows),
+        bends=axis_bends(rows),
         histogram=histogram(rows),
         timing=timing(rows),
         stages=_percentiles(rows),

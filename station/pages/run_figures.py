@@ -44,6 +44,11 @@ def _long_tail(rows: list[Row]) -> float | None:
     return None
 
 
+def axis_bends(rows: list[Row]) -> bool:
+    """Tell whether the figures' axis of scores is not linear."""
+    return _long_tail(rows) is not None
+
+
 def strip(rows: list[Row]) -> Markup:
     """Draw every sheet's score, and its shots', in order of time."""
 

@@ -75,9 +75,8 @@ def make_report(
         f"{folder}: {text}" for folder, _ in runs[run] for text in check_record(folder).problems
     ]
     title = f"{dataset.root.name} · run {run}"
-    if problems:
-        title += f" · {len(problems)} of its records or files damaged or missing"
-    write_report(manifests, {m.sheet: f for f, m in runs[run]}, path, known or None, title)
+    folders = {manifest.sheet: folder for folder, manifest in runs[run]}
+    write_report(manifests, folders, path, known or None, title, problems)
     rows = [_row(manifest, known) for manifest in manifests]
     return Summary(title, path, rows, _lines(manifests, known), problems)
 

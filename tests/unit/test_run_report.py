@@ -29,4 +29,4 @@ def test_a_lost_record_and_a_stray_folder_are_told(tmp_path: Path) -> None:
     unreadable, gone = part.problems
     assert str(folders[2] / MANIFEST) in unreadable
     assert gone == f"{sheet_id(4)}: in the ledger, but its record is gone"
-    assert "2 of its records or files damaged or missing" in out.read_text(encoding="utf-8")
+    assert "2 of this run's records or files damaged or missing" in out.read_text(encoding="utf-8")
