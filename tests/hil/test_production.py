@@ -100,7 +100,7 @@ def running(
     station: Station,
     models: Path,
 ) -> Iterator[Running]:
-    Inspection(station, models).judge_by("toy/1", 1000)
+    Inspection(station, models).judge_by("toy/1", 10)
     with Running(station) as one:
         yield one
 
@@ -282,7 +282,7 @@ def test_systemd_hears_that_the_station_is_ready_and_alive(
     station: Station,
     models: Path,
 ) -> None:
-    Inspection(station, models).judge_by("toy/1", 1000)
+    Inspection(station, models).judge_by("toy/1", 10)
     name = f"\0station-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(name)
