@@ -134,7 +134,11 @@ class Soak:
                 self.growth_mb = max(self.growth_mb, max(kept) - min(kept))
             counts.append(descriptors_and_threads(pid))
         if len(counts) >= FEWEST:
-            self.counts.add(Counter(counts).most_common(1)[0][0])
+            usual = Counter(counts).most_common(1)[0][0]
+            if usual not in self.counts:
+                told = {"descriptors, threads": usual, "names": thread_names(self._process().pid)}
+                sys.stderr.write(f"{json.dumps(told)}\n")
+            self.counts.add(usual)
 
     def _next(self, seen: int) -> bool:
         """Wait for the next sheet; False where the station has stopped instead."""
@@ -355,20 +359,19 @@ def run(folder: Path, sheets: int, every: int, seed: int) -> dict[str, Any]:
         text=True,
         check=False,
     )
+    result |= {
+        "faults": dict(sorted(soak.faults.items())),
+        "starts": soak.starts,
+        "growth_mb": round(soak.growth_mb, 1),
+        "s": round(time.monotonic() - started),
+    }
+    sys.stderr.write(f"{json.dumps(result)}\n")  # hours of it, whatever is asserted of it
     assert soak.faults[ALONE] <= 2 + sheets // 50, soak.faults
     assert verifying.returncode == 0, verifying.stdout + verifying.stderr
     assert soak.growth_mb < MEMORY_MB, f"{soak.growth_mb:.1f} MB more"
     assert len(soak.counts) == 1, f"descriptors and threads: {soak.counts}"
     ((descriptors, threads),) = soak.counts
-    return {
-        **result,
-        "faults": dict(sorted(soak.faults.items())),
-        "starts": soak.starts,
-        "growth_mb": round(soak.growth_mb, 1),
-        "descriptors": descriptors,
-        "threads": threads,
-        "s": round(time.monotonic() - started),
-    }
+    return {**result, "descriptors": descriptors, "threads": threads}
 
 
 def resident_mb(pid: int) -> float:
@@ -382,6 +385,14 @@ def descriptors_and_threads(pid: int) -> tuple[int, int]:
     return len(list(Path(f"/proc/{pid}/fd").iterdir())), len(
         list(Path(f"/proc/{pid}/task").iterdir())
     )
+
+
+def thread_names(pid: int) -> list[str]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            found.append((task / "comm").read_text().strip())
+    return sorted(found)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "motion": FILES | {"devices"},
     "gate": FILES | {"devices"},
     "cell": FILES | {"devices", "motion", "gate"},
-    "check": FILES | {"devices", "motion", "cell", "model"},
+    "check": FILES | {"devices", "motion", "cell", "model", "records.dataset"},
     "shots": FILES | {"image_quality", "records.dataset", "collect", "cell"},
     "cycle": FILES
     | {"golden", "shadow", "records.dataset", "records.history", "collect", "cell", "shots"},
@@ -131,7 +131,15 @@ ALLOWED: dict[str, set[str]] = {
     "bench.durability": FILES | {"records.dataset", "collect", "devices", "records.ledger"},
     "arguments": set(),
     "pages.run_report": FILES
-    | {"records.dataset", "records.label", "model", "intervals", "pages.report", "pages.sheet_row"},
+    | {
+        "records.dataset",
+        "records.label",
+        "records.verify",
+        "model",
+        "intervals",
+        "pages.report",
+        "pages.sheet_row",
+    },
     "heatmap": FILES,
     "learn": FILES
     | {
