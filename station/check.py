@@ -17,7 +17,7 @@ from station.geometry import Pose
 from station.kinematics import Joints, forward, inverse
 from station.model import SUMS, ModelCard, check_files, golden_scores, load_card, start_model
 from station.motion import LineChecker
-from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot
+from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot, doubt_about
 from station.records.dataset import read_manifest
 from station.records.sheet import Manifest
 
@@ -138,16 +138,6 @@ def _check_speeds(recipe: Recipe, cell: LoadedCell) -> Iterator[Finding]:
             yield Finding(
                 "warning", f"{key}: {asked:g} is above the cell's {limit:g}; the arm goes no faster"
             )
-
-
-def doubt_about(threshold: float | None) -> str | None:
-    """Say what is odd about a threshold that is allowed."""
-    if threshold is None or threshold <= 1:
-        return None
-    return (
-        f"threshold: {threshold:g} is above 1, what a typical spoilt image scores: most plain "
-        "defects would be accepted"
-    )
 
 
 def _check_setups(shots: list[Shot], recipe: Recipe) -> Iterator[Finding]:

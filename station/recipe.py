@@ -338,6 +338,16 @@ class LoadedRecipe(NamedTuple):
     sha256: str
 
 
+def doubt_about(threshold: float | None) -> str | None:
+    """Say what is odd about a threshold that is allowed."""
+    if threshold is None or threshold <= 1:
+        return None
+    return (
+        f"threshold: {threshold:g} is above 1, what a typical spoilt image scores: most plain "
+        "defects would be accepted"
+    )
+
+
 def load_recipe(workspace: Path, name: str) -> LoadedRecipe:
     """Read recipes/<name>.yaml; without it the error lists what there is."""
     if not _RECIPE_NAME.fullmatch(name):  # it names folders under data/ too

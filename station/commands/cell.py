@@ -16,7 +16,6 @@ from structlog.contextvars import bind_contextvars
 
 from station import control, cycle, reference, show, teach
 from station.cell import open_camera, open_cell, open_devices, open_robot, station_lock
-from station.check import doubt_about
 from station.commands.common import cell_of, check_out, judged_by, recipe_of, stopping, workspace_of
 from station.config import LoadedCell
 from station.control import Control
@@ -24,7 +23,7 @@ from station.errors import INTERRUPTED, ConfigError, StationError
 from station.image_quality import quality
 from station.model import ModelCard, load_card, open_model
 from station.production import Plant, Production
-from station.recipe import LoadedRecipe
+from station.recipe import LoadedRecipe, doubt_about
 from station.records.dataset import Dataset, next_boot, now, save_image
 from station.records.session import CaptureSession
 from station.records.sheet import Kind

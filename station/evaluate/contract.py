@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from station.evaluate.threshold import ZERO_ESCAPE, Policy, Reading, choose, read
 from station.intervals import Share, units_needed, upper_bound
+from station.recipe import doubt_about
 
 
 class Contract(NamedTuple):
@@ -35,7 +36,7 @@ class Contract(NamedTuple):
     @property
     def warnings(self) -> list[str]:
         """What a person must know before using the threshold."""
-        said = []
+        said = [doubt] if (doubt := doubt_about(self.chosen.threshold)) else []
         rejects, escapes = self.chosen.false_rejects, self.chosen.escapes
         if rejects is not None and rejects.count == rejects.total:
             said.append(f"every good {self.unit} is rejected: the scores do not tell them apart")

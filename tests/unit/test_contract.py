@@ -92,3 +92,12 @@ def test_a_count_is_shown_with_its_interval() -> None:
 )
 def test_every_policy_is_put_in_words(policy: str) -> None:
     assert "sheet" in meaning(parse_policy(policy), "sheet")
+
+
+def test_a_threshold_beyond_a_spoilt_image_is_doubted() -> None:
+    policy = parse_policy("good-only 0.1")
+    high, low = (
+        draw_up(policy, ([0.1, top], []), "unit", 0.01, None).warnings for top in (3.0, 0.2)
+    )
+    assert any("is above 1" in text for text in high)
+    assert not any("is above 1" in text for text in low)
