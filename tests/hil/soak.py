@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -319,8 +320,9 @@ def check(soak: Soak, means: list[float], photographs: Path) -> dict[str, int]:
         elif line["accept"] or line["reject"]:
             verdict = "accept" if line["accept"] else "reject"
             assert (manifest.verdict, outcome, manifest.complete) == (verdict, verdict, True)
-            # A model that failed rejects good sheets too.
-            good = means[number] < THRESHOLD and manifest.score is not None
+            # A model that failed, be it after the first shot, rejects good sheets too.
+            scored = all(capture.score is not None for capture in manifest.captures)
+            good = means[number] < THRESHOLD and scored
             assert good == bool(line["accept"]), manifest
         found[f"told_{_told(line)}"] += 1
         found[f"outcome_{outcome}"] += 1
@@ -402,8 +404,9 @@ if __name__ == "__main__":
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
-    with tempfile.TemporaryDirectory(prefix="station-soak-") as place:
-        total = run(Path(place), given.sheets, given.every, given.seed)
+    place = Path(tempfile.mkdtemp(prefix="station-soak-"))  # stays where something did not hold
+    total = run(place, given.sheets, given.every, given.seed)
+    shutil.rmtree(place)
     if given.json:
         sys.stdout.write(f"{json.dumps(total)}\n")
     else:
