@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import combinations
-from math import dist
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,8 +161,8 @@ def _check_setups(shots: list[Shot], recipe: Recipe) -> Iterator[Finding]:
 
 
 def _same_place(first: Shot, second: Shot) -> bool:
-    apart_rad = dist(first.pose[3:], second.pose[3:])
-    return first.pose.distance_m(second.pose) < SAME_PLACE_M and apart_rad < SAME_PLACE_RAD
+    near = first.pose.distance_m(second.pose) < SAME_PLACE_M
+    return near and first.pose.angle_rad(second.pose) < SAME_PLACE_RAD
 
 
 def _check_coverage(recipe: Recipe, cell: LoadedCell) -> Iterator[Finding]:

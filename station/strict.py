@@ -203,12 +203,11 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[Locat
         problem = "unknown key" + (f"; did you mean {near[0]}?" if near else "")
     elif first["type"] == "missing":
         problem = "missing"
-    elif first["type"] in WORDS:
-        problem = WORDS[first["type"]].format(**first.get("ctx", {}))
+    elif first["type"] != "value_error":
+        if first["type"] in WORDS:
+            problem = WORDS[first["type"]].format(**first.get("ctx", {}))
         if not isinstance(first.get("input"), dict | list):
             problem += f", not {repr(first.get('input'))[:80]}"
-    elif first["type"] != "value_error" and not isinstance(first.get("input"), dict | list):
-        problem += f", not {repr(first.get('input'))[:80]}"
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return at, problem + more
 

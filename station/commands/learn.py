@@ -233,10 +233,11 @@ def draw(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write one run as a self-contained HTML page."""
+    from station.records.ledger import open_ledger
+
     workspace = workspace_of(args)
     check_out(args.out)
     name = recipe_of(args, workspace).name
-    from station.records.ledger import open_ledger
 
     def recorded(run: str) -> set[str]:
         with open_ledger(workspace, cell_file_of(None, workspace).config.ledger) as ledger:

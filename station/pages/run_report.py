@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from station.errors import ConfigError, DatasetError
+from station.errors import ConfigError, DatasetError, StationError
 from station.intervals import clopper_pearson
 from station.pages.report import write_report
 from station.pages.sheet_row import Label
@@ -51,10 +51,11 @@ def make_report(
         raise DatasetError(next(iter(unreadable.values())))
     if not runs:
         raise DatasetError(f"{dataset.root}: no inspections yet")
+    last = run is None
     if run is None:
         of_production = [name for name in runs if runs[name][0][1].kind == "inspection"]
-        last = {name: max(m.started_at for _, m in runs[name]) for name in of_production or runs}
-        run = max(last, key=lambda name: last[name])
+        began = {name: max(m.started_at for _, m in runs[name]) for name in of_production or runs}
+        run = max(began, key=lambda name: began[name])
     if run not in runs:
         raise DatasetError(f"{dataset.root}: no run {run!r}; there are {', '.join(sorted(runs))}")
     if truth is not None and not truth.is_dir():
@@ -66,11 +67,15 @@ def make_report(
         raise ConfigError(f"{path.parent}: no such folder")
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path}: not a file that could be replaced")
-    there = [folder.name for folder, _ in runs[run]]
-    problems = [text for folder, text in unreadable.items() if _run_of(folder.name) == run]
-    there += [folder.name for folder in unreadable]
-    missing = sorted(recorded(run) - set(there))
-    problems += [f"{sheet}: in the ledger, but its record is gone" for sheet in missing]
+    there = {folder.name for folder, _ in runs[run]} | {folder.name for folder in unreadable}
+    # Of what cannot be read nobody knows whether it would have been the last run.
+    problems = [text for folder, text in unreadable.items() if last or _run_of(folder.name) == run]
+    try:
+        missing = sorted(recorded(run) - there)
+    except StationError as error:
+        problems.append(f"whether records are missing is not known: {error}")
+    else:
+        problems += [f"{sheet}: in the ledger, but its record is gone" for sheet in missing]
     problems += [
         f"{folder}: {text}" for folder, _ in runs[run] for text in check_record(folder).problems
     ]

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from recorded import sheet_id, told
 
+from station.errors import DatasetError
 from station.pages.run_report import make_report
 from station.records.dataset import MANIFEST, Dataset
 
 
-def test_a_lost_record_and_a_stray_folder_are_told(tmp_path: Path) -> None:
+def test_lost_and_unreadable_records_are_told_a_stray_folder_is_not(
+    tmp_path: Path,
+) -> None:
     dataset = Dataset(tmp_path, "glassfiber")
     folders = [told(dataset, number) for number in (1, 2, 3, 4)]
     all_of_them = {folder.name for folder in folders}
@@ -30,3 +33,27 @@ def test_a_lost_record_and_a_stray_folder_are_told(tmp_path: Path) -> None:
     assert str(folders[2] / MANIFEST) in unreadable
     assert gone == f"{sheet_id(4)}: in the ledger, but its record is gone"
     assert "2 of this run's records or files damaged or missing" in out.read_text(encoding="utf-8")
+
+
+def test_a_ledger_that_does_not_answer_is_told_and_the_page_is_made(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path, "glassfiber")
+    told(dataset, 1)
+
+    def recorded(run: str) -> set[str]:
+        raise DatasetError(f"no ledger for {run}")
+
+    report = make_report(dataset, None, None, tmp_path / "page.html", recorded)
+    assert len(report.rows) == 1
+    assert report.problems == ["whether records are missing is not known: no ledger for s1-0001"]
+
+
+def test_the_last_run_is_told_of_where_none_of_it_can_be_read(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path, "glassfiber")
+    folder = told(dataset, 1)
+    later = folder.with_name("s1-0002-000001")
+    later.mkdir()
+    (later / MANIFEST).write_text("{")
+    out = tmp_path / "page.html"
+    (problem,) = make_report(dataset, None, None, out, lambda _: set()).problems
+    assert str(later) in problem
+    assert make_report(dataset, "s1-0001", None, out, lambda _: set()).problems == []
