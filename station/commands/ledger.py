@@ -15,8 +15,9 @@ from station.commands.common import cell_file_of, recipe_of, workspace_of
 from station.errors import ConfigError, DatasetError
 from station.recipe import Retention
 from station.records import export
+from station.records.database import is_damaged, set_aside
 from station.records.dataset import Dataset, after_of, read_record, write_durably
-from station.records.ledger import Ledger, is_damaged, open_ledger, set_aside, user
+from station.records.ledger import Ledger, open_ledger, user
 from station.records.retention import Plan, check, plan
 from station.records.retention import thin as thin_sheet
 from station.records.verify import rebuild, recipes_in

@@ -22,8 +22,9 @@ from sqlalchemy.exc import IntegrityError
 from station.errors import ConfigError, DatasetError
 from station.geometry import Pose
 from station.kinematics import Joints
+from station.records.database import MIGRATIONS, SCHEMA
 from station.records.history import After
-from station.records.ledger import MIGRATIONS, SCHEMA, Ledger, open_ledger
+from station.records.ledger import Ledger, open_ledger
 from station.records.ledger_schema import metadata
 from station.records.sheet import Capture, FileEntry, Manifest, Verdict
 

@@ -37,7 +37,9 @@ ALLOWED: dict[str, set[str]] = {
     "records.dataset": FILES | {"records.history"},
     "records.storage": FILES,
     "records.ledger_schema": set(),
-    "records.ledger": FILES | {"records.history", "records.ledger_schema"},
+    "records.database": {"errors", "records.ledger_schema"},
+    "records.ledger": {"errors", "records.database", "records.history", "records.ledger_schema"}
+    | {"records.sheet"},
     "records.migrations": {"records.ledger_schema"},
     "records.verify": FILES | {"records.dataset", "records.history", "records.ledger"},
     "records.recovery": FILES

@@ -12,9 +12,10 @@ from recorded import RECIPE, record, sheet_id, told
 
 from station.errors import DatasetError
 from station.records import history
+from station.records.database import is_damaged, set_aside
 from station.records.dataset import MANIFEST, Dataset, after_of, read_record
 from station.records.history import HISTORY
-from station.records.ledger import Ledger, is_damaged, open_ledger, set_aside
+from station.records.ledger import Ledger, open_ledger
 from station.records.recovery import recover
 from station.records.sheet import Verdict
 from station.records.verify import Proof, rebuild, verify

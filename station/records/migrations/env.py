@@ -1,4 +1,4 @@
-"""Runs the migrations over the connection that `station.records.ledger` hands over."""
+"""Runs the migrations over the connection that `station.records.database` hands over."""
 
 from alembic import context
 
