@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the only place that turns errors into exit codes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None where it was closed before the start
-            # A name that the terminal's encoding lacks is no reason to stop in mid-sheet.
+            # A name that the terminal's encoding lacks, or that is no text, must not end a command.
             stream.reconfigure(errors="backslashreplace")
     args = arguments.parse(argv)
     # structlog is slow to import, and --help needs none of it
@@ -72,9 +72,6 @@ def main(argv: list[str] | None = None) -> int:
 
     log.configure(verbose=args.verbose)
     process.prepare()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal of another encoding, or a file's name that is no text, must not end a command.
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         module = importlib.import_module(f"station.commands.{_COMMANDS[args.command]}")
         # `import` is a word of the language, so its function is import_.

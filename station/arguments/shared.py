@@ -18,15 +18,9 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # n
 
 
 def common_options() -> argparse.ArgumentParser:
-    """Return the options of every command."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--workspace",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
-        help="default: current directory",
-    )
+    """Return the options of every command, without defaults: they may stand before it or after."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--workspace", type=Path, metavar="DIR", help="default: current directory")
     common.add_argument("--verbose", action="store_true", help="log every shot")
     return common
 

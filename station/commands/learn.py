@@ -243,7 +243,14 @@ def report(args: argparse.Namespace) -> int:
         with open_ledger(workspace, cell_file_of(None, workspace).config.ledger) as ledger:
             return {row["sheet"] for row in ledger.rows(name, run)}
 
-    summary = make_report(Dataset(workspace, name), args.run, args.truth, args.out, recorded)
+    summary = make_report(
+        Dataset(workspace, name),
+        args.run,
+        args.truth,
+        args.out,
+        recorded,
+        lambda total: show.progress(total, "sheets checked"),
+    )
     if args.json:
         for row in summary.rows:
             print(json.dumps(row))

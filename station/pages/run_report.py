@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,10 +34,11 @@ def make_report(
     truth: Path | None,
     out: Path | None,
     recorded: Callable[[str], set[str]],
+    progress: Callable[[int], AbstractContextManager[Callable[[str], None]]],
 ) -> Summary:
     """Write one run as an HTML page; without a name, the last run.
 
-    `recorded` tells the sheets of a run that must be there.
+    `recorded` tells the sheets of a run that must be there; `progress` is told each one checked.
     """
     runs: dict[str, list[tuple[Path, Manifest]]] = {}
     unreadable: dict[Path, str] = {}
@@ -76,9 +78,10 @@ def make_report(
         problems.append(f"whether records are missing is not known: {error}")
     else:
         problems += [f"{sheet}: in the ledger, but its record is gone" for sheet in missing]
-    problems += [
-        f"{folder}: {text}" for folder, _ in runs[run] for text in check_record(folder).problems
-    ]
+    with progress(len(runs[run])) as checked:
+        for folder, manifest in runs[run]:
+            problems += [f"{folder}: {text}" for text in check_record(folder).problems]
+            checked(manifest.sheet)
     title = f"{dataset.root.name} · run {run}"
     folders = {manifest.sheet: folder for folder, manifest in runs[run]}
     write_report(manifests, folders, path, known or None, title, problems)

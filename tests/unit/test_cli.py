@@ -35,6 +35,17 @@ def test_every_command_has_help_with_an_example(
     assert f"example: station {command}" in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_common_options_stand_before_a_command_or_after() -> None:
+    for line in (
+        ["--verbose", "--workspace", "w", "check"],
+        ["check", "--verbose", "--workspace=w"],
+    ):
+        args = arguments.parse(line)
+        assert (args.workspace, args.verbose) == (Path("w"), True)
+    args = arguments.parse(["check"])
+    assert (args.workspace, args.verbose) == (Path(), False)
+
+
 def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])

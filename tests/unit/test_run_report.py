@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from recorded import sheet_id, told
 
+from station import show
 from station.errors import DatasetError
 from station.pages.run_report import make_report
 from station.records.dataset import MANIFEST, Dataset
+
+
+def shown(total: int) -> AbstractContextManager[Callable[[str], None]]:
+    return show.progress(total, "sheets")
 
 
 def test_lost_and_unreadable_records_are_told_a_stray_folder_is_not(
@@ -18,7 +25,7 @@ def test_lost_and_unreadable_records_are_told_a_stray_folder_is_not(
     dataset = Dataset(tmp_path, "glassfiber")
     folders = [told(dataset, number) for number in (1, 2, 3, 4)]
     all_of_them = {folder.name for folder in folders}
-    whole = make_report(dataset, None, None, tmp_path / "whole.html", lambda _: all_of_them)
+    whole = make_report(dataset, None, None, tmp_path / "whole.html", lambda _: all_of_them, shown)
     assert (len(whole.rows), whole.problems) == (4, [])
 
     stray = folders[0].parent / "zz"
@@ -27,7 +34,7 @@ def test_lost_and_unreadable_records_are_told_a_stray_folder_is_not(
     shutil.rmtree(folders[3])
     (folders[2] / MANIFEST).write_text("{")
     out = tmp_path / "part.html"
-    part = make_report(dataset, None, None, out, lambda _: all_of_them)
+    part = make_report(dataset, None, None, out, lambda _: all_of_them, shown)
     assert [row["sheet"] for row in part.rows] == [sheet_id(1), sheet_id(2)]
     unreadable, gone = part.problems
     assert str(folders[2] / MANIFEST) in unreadable
@@ -42,7 +49,7 @@ def test_a_ledger_that_does_not_answer_is_told_and_the_page_is_made(tmp_path: Pa
     def recorded(run: str) -> set[str]:
         raise DatasetError(f"no ledger for {run}")
 
-    report = make_report(dataset, None, None, tmp_path / "page.html", recorded)
+    report = make_report(dataset, None, None, tmp_path / "page.html", recorded, shown)
     assert len(report.rows) == 1
     assert report.problems == ["whether records are missing is not known: no ledger for s1-0001"]
 
@@ -54,6 +61,6 @@ def test_the_last_run_is_told_of_where_none_of_it_can_be_read(tmp_path: Path) ->
     later.mkdir()
     (later / MANIFEST).write_text("{")
     out = tmp_path / "page.html"
-    (problem,) = make_report(dataset, None, None, out, lambda _: set()).problems
+    (problem,) = make_report(dataset, None, None, out, lambda _: set(), shown).problems
     assert str(later) in problem
-    assert make_report(dataset, "s1-0001", None, out, lambda _: set()).problems == []
+    assert make_report(dataset, "s1-0001", None, out, lambda _: set(), shown).problems == []
