@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conftest import ROOT, Simulator
+from simulator import ROOT, Simulator
 
 from station import workspace as template
 from station.errors import DatasetError

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from conftest import ROOT, Simulator
+from simulator import ROOT, Simulator
 
 from station import control
 from station import workspace as template

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Simulator
+from simulator import ROOT, Simulator
 
 from station.errors import ConfigError
 from station.sim.faults import send

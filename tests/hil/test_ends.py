@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import test_station
-from conftest import ROOT, Simulator
-from test_station import ACCEPT, RECIPE, SMALL, Ended, Inspection, Station, pictures, wait_until
+from simulator import ROOT, Simulator
+from station_process import ACCEPT, RECIPE, SMALL, Ended, Inspection, Station, pictures, wait_until
 
 from station.records.dataset import Dataset, after_of, read_record
 
-models = test_station.models
 PATIENCE_S = 100.0
 
 

@@ -12,14 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import test_station
-from conftest import Simulator
-from test_production import Running
-from test_station import ACCEPT, BUSY, RECIPE, REJECT, Ended, Inspection, Station
+from simulator import Simulator
+from station_process import ACCEPT, BUSY, RECIPE, REJECT, Ended, Inspection, Running, Station
 
 from station.records.dataset import Dataset, read_record
 
-models = test_station.models
 REFERENCE = """reference:
   valid_h: 8
   sheets:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-import test_station
-from conftest import ROOT, Simulator
 from filelock import FileLock
-from test_station import ACCEPT, BUSY, SMALL, Ended, Inspection, Station, pictures, wait_until
+from simulator import Simulator
+from station_process import (
+    ACCEPT,
+    BUSY,
+    SMALL,
+    Inspection,
+    Running,
+    Station,
+    pictures,
+    wait_until,
+)
 
 from station import control
-from station.errors import ConfigError
 
-station, models = test_station.station, test_station.models
 RETREAT_M_S = 0.03
 LOW = "0.02 -0.44 0.27"
 SIGN_OF_LIFE_S = 0.4
@@ -34,65 +37,6 @@ SIGN_OF_LIFE_S = 0.4
 @pytest.fixture(scope="module")
 def sim(simulator: Callable[..., Simulator]) -> Simulator:
     return simulator(*SMALL, "--defect-rate", "0")
-
-
-class Running:
-    """A `station inspect` that stays."""
-
-    def __init__(self, station: Station, **environment: str) -> None:
-        self.station = station
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "station", "inspect", "--recipe", "two"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=station.folder,
-            env={
-                **os.environ,
-                **station.sim.env,
-                "STATION_CELL": str(station.cell),
-                "PYTHONPATH": str(ROOT),
-                **environment,
-            },
-        )
-
-    def __enter__(self) -> Self:
-        wait_until(lambda: self.state() == "aborted")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
-
-    def ask(self, command: str, **more: object) -> dict[str, Any]:
-        return control.ask(self.station.folder, command=command, user="anna", **more)
-
-    def state(self) -> str:
-        with contextlib.suppress(ConfigError):
-            return str(self.ask("status")["state"])
-        return ""
-
-    def reason(self) -> str:
-        return str(self.ask("status")["reason"])
-
-    def go(self, *commands: str) -> None:
-        """Send commands, each once the one before has led to its wait state."""
-        leads_to = {"clear": "stopped", "reset": "idle", "start": "execute"}
-        for command in commands:
-            answer = self.ask(command)
-            assert answer["accepted"], answer["why"]
-            self.reach(leads_to[command])
-
-    def reach(self, state: str, deadline_s: float = 60.0) -> None:
-        end = time.monotonic() + deadline_s
-        while (now := self.ask("status"))["state"] != state:
-            assert time.monotonic() < end, f"not {state}: {now}"
-            time.sleep(0.02)
-
-    def end(self, number: int = signal.SIGINT) -> Ended:
-        self.process.send_signal(number)
-        return Ended.of(self.process)
 
 
 @pytest.fixture

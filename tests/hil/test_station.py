@@ -3,148 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from conftest import ROOT, Simulator
+from simulator import ROOT, Simulator
+from station_process import (
+    BUSY,
+    RECIPE,
+    SHOTS,
+    SMALL,
+    STATION,
+    Ended,
+    Station,
+    pictures,
+    wait_until,
+)
 
-from station import workspace as template
-from station.records.dataset import MANIFEST, Dataset, read_image, read_record
-from station.records.sheet import Manifest, pixels_sha256
-
-STATION = [sys.executable, "-m", "station"]
-SMALL = ("--size", "320", "268", "--speed", "8")
-RECIPE = """
-sheet_size_m: [0.24, 0.20]
-setups:
-  - name: left
-    pose: [-0.04, -0.45, 0.26, 3.14159265, 0, 0]
-  - name: right
-    pose: [0.04, -0.45, 0.26, 3.14159265, 0, 0]
-offsets_m: [[0, 0, 0], [0.003, 0, 0]]
-working_distance_m: 0.255
-approach_height_m: 0.03
-travel_speed_m_s: 0.25
-shot_speed_m_s: 0.2
-acceleration_m_s2: 1.2
-settle_s: 0.02
-exposure_us: 8000
-gain_db: 0
-smallest_defect_mm: 3
-"""
-SHOTS = 4
-ACCEPT, REJECT, BUSY = 0, 1, 2
+from station.records.dataset import read_image
+from station.records.sheet import pixels_sha256
 
 
 @pytest.fixture(scope="module")
 def sim(simulator: Callable[..., Simulator]) -> Simulator:
     return simulator(*SMALL, "--defect-rate", "1", "--defect", "nut")
-
-
-class Station:
-    """A workspace, and the station's commands run in it against one simulator."""
-
-    def __init__(self, folder: Path, sim: Simulator) -> None:
-        template.init(folder)
-        self.folder = folder
-        self.sim = sim
-        self.write("recipes/two.yaml", RECIPE)
-        self.cell = folder / "calibration" / "test.yaml"
-        self.cell.write_text(Path(sim.env["STATION_CELL"]).read_text())
-        self._seen = len(sim.journal())
-
-    def write(self, file: str, text: str) -> None:
-        (self.folder / file).write_text(text, encoding="utf-8")
-
-    def edit_cell(self, old: str, new: str) -> None:
-        text = self.cell.read_text()
-        assert old in text
-        self.cell.write_text(text.replace(old, new, 1))
-
-    def start(self, command: str, **options: Any) -> subprocess.Popen[str]:
-        environment = {**os.environ, **self.sim.env, "STATION_CELL": str(self.cell)}
-        return subprocess.Popen(
-            [*STATION, *command.split()],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.folder,
-            env={**environment, "PYTHONPATH": str(ROOT)},
-            **options,
-        )
-
-    def run(self, command: str, **options: Any) -> Ended:
-        return Ended.of(self.start(command, **options))
-
-    def journal(self, *events: str) -> list[dict[str, Any]]:
-        """Return what happened since this workspace was made."""
-        return [e for e in self.sim.journal()[self._seen :] if e["event"] in events]
-
-    def moves(self) -> list[dict[str, Any]]:
-        return [e for e in self.journal("command") if e["name"].startswith("move")]
-
-    def manifests(self, recipe: str = "two") -> list[Manifest]:
-        return [record for _, record in Dataset(self.folder, recipe).captures()]
-
-
-class Ended:
-    """How a command ended and what it said."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        self.lines = out.splitlines()
-        self.err = err
-
-    @classmethod
-    def of(cls, process: subprocess.Popen[str], timeout_s: float = 30) -> Ended:
-        try:
-            out, err = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise
-        return cls(process.returncode, out, err)
-
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines]
-
-    def complaint(self) -> str:
-        """Return the one line that says what is wrong."""
-        assert "Traceback" not in self.err, self.err
-        lines = [line for line in self.err.splitlines() if line.startswith("station: ")]
-        assert len(lines) == 1, self.err
-        return lines[0]
-
-
-@pytest.fixture
-def station(sim: Simulator, tmp_path: Path) -> Iterator[Station]:
-    """A fresh workspace and a controller cleared of what the last test did to it."""
-    for command in ("accept", "whole", "offset 0 0 0", "slider 1", "remote", "reset"):
-        sim.send(command)
-    sim.wait_for(lambda: not sim.send("state")["busy"])
-    yield Station(tmp_path / "ws", sim)
-
-
-def wait_until(condition: Callable[[], object], deadline_s: float = 30.0) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
-
-
-def pictures(station: Station) -> list[Path]:
-    """Return the pictures of the sheet being worked on."""
-    return list(station.folder.glob("data/two/.partial/**/*.png"))
 
 
 def test_captured_pictures_are_those_the_journal_names(station: Station) -> None:
@@ -362,193 +249,6 @@ def test_pictures_that_cannot_be_saved_end_the_run_with_code_5(station: Station)
     ended = station.run("capture --recipe two --sheets 1 --json", preexec_fn=small_files)
     assert ended.code == 5, (ended.code, ended.err)
     assert all(not manifest.complete for manifest in station.manifests())
-
-
-# --- inspect ---
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    script = Path(__file__).with_name("toy_models.py")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, str(script), str(folder)], check=True, env=environment)
-    return folder / "models"
-
-
-class Inspection:
-    """A station that inspects with a toy model: a picture's score is its mean grey."""
-
-    def __init__(self, station: Station, models: Path) -> None:
-        self.station = station
-        shutil.copytree(models, station.folder / "models", dirs_exist_ok=True)
-
-    def judge_by(self, model: str, threshold: float) -> None:
-        text = f"{RECIPE}model: {model}\nthreshold: {threshold}\n"
-        self.station.write("recipes/two.yaml", text)
-
-    def records(self) -> list[tuple[Path, Manifest]]:
-        folders = Dataset(self.station.folder, "two").folders()
-        return [(folder, read_record(folder).manifest) for folder in folders]
-
-    def rises(self, line: int) -> list[float]:
-        """Return when an output rose, in this machine's monotonic time."""
-        outputs = self.station.journal("output")
-        return [e["t"] for e in outputs if e["line"] == line and e["value"]]
-
-    def recorded_at(self) -> list[float]:
-        """Return when each sheet's row of the ledger could be committed: its manifest was there."""
-        shift = time.time() - time.monotonic()
-        return [(folder / MANIFEST).stat().st_ctime - shift for folder, _ in self.records()]
-
-
-@pytest.fixture
-def inspection(station: Station, models: Path) -> Inspection:
-    return Inspection(station, models)
-
-
-@pytest.mark.parametrize(
-    ("threshold", "verdict", "line"), [(0.9, "accept", ACCEPT), (0.05, "reject", REJECT)]
-)
-def test_a_verdict_is_recorded_before_its_line_rises(
-    inspection: Inspection, threshold: float, verdict: str, line: int
-) -> None:
-    inspection.judge_by("toy/1", threshold)
-    ended = inspection.station.run("inspect --recipe two --sheets 2 --json")
-    assert ended.code == 0, ended.err
-    rows = ended.rows()
-    assert [(row["verdict"], row["threshold"]) for row in rows] == [(verdict, threshold)] * 2
-    for row, (folder, manifest) in zip(rows, inspection.records(), strict=True):
-        assert (manifest.sheet, manifest.verdict) == (row["sheet"], verdict)
-        assert len(row["captures"]) == SHOTS
-        scores = []
-        for file, capture in zip(row["captures"], manifest.captures, strict=True):
-            pixels = read_image(inspection.station.folder / file)
-            assert capture.score == pytest.approx(pixels.mean() / 255, abs=1e-4)
-            scores.append(capture.score or 0.0)
-            assert capture.map_file is not None
-            assert (folder / capture.map_file).is_file()
-        assert row["score"] == max(scores)
-    assert len(inspection.rises(line)) == 2
-    assert inspection.rises(ACCEPT + REJECT - line) == []
-    for recorded, risen in zip(inspection.recorded_at(), inspection.rises(line), strict=True):
-        assert recorded < risen, "recorded first, then signalled"
-    sorted_as = [(e["accept"], e["reject"]) for e in inspection.station.journal("sorted")]
-    # A sheet that the test before left unfinished goes first, with neither.
-    assert sorted_as[-2:] == [(line == ACCEPT, line == REJECT)] * 2
-    assert inspection.station.sim.send("state")["outputs"] & 7 == 0
-
-
-def test_a_shadow_model_is_scored_and_changes_nothing(inspection: Inspection) -> None:
-    inspection.judge_by("toy/1", 0.9)
-    station = inspection.station
-    station.write(
-        "recipes/two.yaml", f"{RECIPE}model: toy/1\nthreshold: 0.9\nshadow_model: toy/1\n"
-    )
-    ended = station.run("inspect --recipe two --sheets 2 --json")
-    assert ended.code == 0, ended.err
-    assert [row["verdict"] for row in ended.rows()] == ["accept"] * 2
-    rows = station.run("records --recipe two --shadow --json").rows()
-    assert rows
-    assert all(row["shadow_score"] == row["score"] for row in rows), "the same pixels"
-
-
-@pytest.mark.bad_input("061-nan-at-run")
-def test_a_model_that_fails_rejects_the_sheet_and_ends_the_run(inspection: Inspection) -> None:
-    inspection.judge_by("broken/1", 0.9)
-    ended = inspection.station.run("inspect --recipe two --sheets 3 --json")
-    assert ended.code == 4, ended.err
-    assert "not a finite number" in ended.complaint()
-    assert [row["verdict"] for row in ended.rows()] == ["reject"]
-    ((_, manifest),) = inspection.records()
-    assert [capture.score for capture in manifest.captures] == [None] * SHOTS
-    assert (len(inspection.rises(ACCEPT)), len(inspection.rises(REJECT))) == (0, 1)
-
-
-def test_a_stop_in_a_sheet_leaves_it_without_a_verdict(inspection: Inspection) -> None:
-    inspection.judge_by("toy/1", 0.9)
-    station = inspection.station
-    process = station.start("inspect --recipe two --sheets 2 --json")
-    wait_until(lambda: pictures(station))
-    station.sim.send("protective_stop")
-    ended = Ended.of(process)
-    assert ended.code == 3, ended.err
-    assert "protective stop" in ended.complaint()
-    ((folder, manifest),) = inspection.records()
-    assert (manifest.verdict, manifest.score, manifest.complete) == ("none", None, False)
-    assert 1 <= len(manifest.captures) < SHOTS
-    assert all((folder / capture.file).is_file() for capture in manifest.captures)
-    assert inspection.rises(ACCEPT) == inspection.rises(REJECT) == []
-    tripped = station.journal("fault")[-1]["t"]
-    assert [event for event in station.moves() if event["t"] > tripped + 0.1] == []
-
-
-@pytest.mark.parametrize(
-    ("signals", "code", "reason"),
-    [
-        ([signal.SIGTERM], 143, "the station was told to end"),
-        ([signal.SIGINT, signal.SIGINT], 130, "stopped by Ctrl-C"),
-    ],
-)
-@pytest.mark.parametrize("form", ["--json", ""])
-def test_a_sheet_that_is_broken_off_is_told_and_recorded_as_none(
-    inspection: Inspection, signals: list[signal.Signals], code: int, reason: str, form: str
-) -> None:
-    inspection.judge_by("toy/1", 0.9)
-    station = inspection.station
-    process = station.start(f"inspect --recipe two --sheets 2 {form}")
-    wait_until(lambda: pictures(station))
-    station.sim.send("slider 0.2")  # leaves time for both signals, which must not merge into one
-    for number in signals:
-        process.send_signal(number)
-        time.sleep(0.5)
-    ended = Ended.of(process)
-    assert ended.code == code, ended.err
-    assert "Traceback" not in ended.err
-    ((_, manifest),) = inspection.records()
-    assert (manifest.verdict, manifest.score, manifest.complete) == ("none", None, False)
-    assert manifest.reasons == (reason,)
-    (line,) = ended.lines
-    if form:
-        row = json.loads(line)
-        assert (row["sheet"], row["verdict"], row["score"]) == (manifest.sheet, "none", None)
-        assert row["reasons"] == [reason]
-        assert len(row["captures"]) == len(manifest.captures)
-    else:
-        assert line.split()[:2] == [manifest.sheet, "NONE"]
-    assert inspection.rises(ACCEPT) == inspection.rises(REJECT) == []
-    assert not station.sim.send("state")["moving"]
-
-
-def test_a_stop_on_the_way_back_leaves_the_verdict_and_tells_it(inspection: Inspection) -> None:
-    inspection.judge_by("toy/1", 0.9)
-    station = inspection.station
-    process = station.start("inspect --recipe two --sheets 2 --json")
-    wait_until(lambda: pictures(station))
-    station.sim.send("slider 0.2")
-    wait_until(lambda: inspection.rises(ACCEPT))
-    station.sim.send("protective_stop")
-    ended = Ended.of(process)
-    assert ended.code == 3, ended.err
-    assert "protective stop" in ended.complaint()
-    ((_, manifest),) = inspection.records()
-    assert manifest.verdict == "accept"
-    assert [(row["sheet"], row["verdict"]) for row in ended.rows()] == [(manifest.sheet, "accept")]
-
-
-def test_a_killed_inspection_leaves_a_record_without_a_verdict(inspection: Inspection) -> None:
-    inspection.judge_by("toy/1", 0.9)
-    station = inspection.station
-    process = station.start("inspect --recipe two --sheets 2 --json")
-    wait_until(lambda: pictures(station))
-    process.kill()
-    process.communicate()
-    wait_until(lambda: not station.sim.send("state")["moving"], 1.0)
-    again = station.run("inspect --recipe two --sheets 1 --json")
-    assert again.code == 0, again.err
-    verdicts = {manifest.sheet: manifest.verdict for _, manifest in inspection.records()}
-    assert verdicts == {"sim-0001-000001": "none", "sim-0002-000001": "accept"}
-    assert len(inspection.rises(ACCEPT)) == 1
 
 
 def test_the_overview_needs_no_heavy_library() -> None:

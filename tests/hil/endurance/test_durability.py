@@ -14,19 +14,8 @@ from pathlib import Path
 import kill_trials
 import power_cut
 import pytest
-from conftest import Simulator
-from test_station import (  # noqa: F401 - models, sim and station are fixtures
-    ACCEPT,
-    REJECT,
-    Ended,
-    Inspection,
-    Station,
-    models,
-    pictures,
-    sim,
-    station,
-    wait_until,
-)
+from simulator import Simulator
+from station_process import ACCEPT, REJECT, SMALL, Ended, Inspection, Station, pictures, wait_until
 
 from station.records.dataset import after_of, read_record
 
@@ -35,14 +24,19 @@ PATIENCE_S = 200.0  # several starts of torch on a busy machine
 pytestmark = pytest.mark.timeout(500)
 
 
-def run(station: Station, command: str) -> Ended:  # noqa: F811
+@pytest.fixture(scope="module")
+def sim(simulator: Callable[..., Simulator]) -> Simulator:
+    return simulator(*SMALL, "--defect-rate", "1", "--defect", "nut")
+
+
+def run(station: Station, command: str) -> Ended:
     return Ended.of(station.start(command), PATIENCE_S)
 
 
 def test_no_sheet_that_was_told_is_lost_to_kill_9(
     simulator: Callable[..., Simulator], tmp_path: Path
 ) -> None:
-    sim = simulator("--size", "320", "268", "--speed", "30", "--defect-rate", "0")  # noqa: F811
+    sim = simulator("--size", "320", "268", "--speed", "30", "--defect-rate", "0")
     found = kill_trials.run(tmp_path, sim, trials=2, seed=3)
     assert found["killed"] == 2
 
@@ -66,14 +60,14 @@ def test_a_writer_without_fsync_is_caught_by_the_same_trials(cuts: Path) -> None
 
 
 @pytest.fixture
-def inspection(station: Station, models: Path) -> Inspection:  # noqa: F811
+def inspection(station: Station, models: Path) -> Inspection:
     found = Inspection(station, models)
     found.judge_by("toy/1", 0.9)
     return found
 
 
 def test_a_sheet_whose_row_cannot_be_committed_is_not_accepted(inspection: Inspection) -> None:
-    station = inspection.station  # noqa: F811
+    station = inspection.station
     process = station.start("inspect --recipe two --sheets 2 --json")
     wait_until(lambda: pictures(station), PATIENCE_S)
     other = sqlite3.connect(station.folder / "data" / "ledger.db")
@@ -93,7 +87,7 @@ def test_a_sheet_whose_row_cannot_be_committed_is_not_accepted(inspection: Inspe
 
 
 @pytest.fixture
-def small_disk(station: Station) -> Iterator[Path]:  # noqa: F811
+def small_disk(station: Station) -> Iterator[Path]:
     data = station.folder / "data"
     told = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={FULL_MB}m", "tmpfs", data],  # noqa: S607
@@ -111,7 +105,7 @@ def small_disk(station: Station) -> Iterator[Path]:  # noqa: F811
 def test_a_start_without_room_moves_nothing(
     inspection: Inspection, small_disk: Path, disk: str
 ) -> None:
-    station = inspection.station  # noqa: F811
+    station = inspection.station
     station.edit_cell("gate: input", f"disk: {disk}\ngate: input" if disk else "gate: input")
     ended = run(station, "inspect --recipe two --sheets 1")
     assert ended.code == 5, ended.err
@@ -123,7 +117,7 @@ def test_a_start_without_room_moves_nothing(
 def test_a_full_disk_accepts_nothing_it_could_not_record(
     inspection: Inspection, small_disk: Path
 ) -> None:
-    station = inspection.station  # noqa: F811
+    station = inspection.station
     station.edit_cell("gate: input", "disk: {start_free_gb: 0, suspend_free_gb: 0}\ngate: input")
     ended = run(station, "inspect --recipe two --sheets 99 --json")
     assert ended.code == 5, ended.err

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import soak
-from conftest import Simulator
+from simulator import Simulator
 
 from station.cell import Cell, open_cell
 from station.config import load_cell

@@ -7,13 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import test_station
 
 from station.bench.camera_faults import Entry, camera_fault_table
 from station.bench.faults import Bench
 from station.bench.robot_injection import FAULTS, STEPS
 
-models = test_station.models
 ENTRIES = {
     "cb3": [
         ("retreat", "protective stop"),
