@@ -81,7 +81,9 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except StationError as error:
-        print(f"station: {error}", file=sys.stderr)
+        from station.show import near
+
+        print(f"station: {near(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("station: interrupted", file=sys.stderr)

@@ -126,6 +126,8 @@ class SheetCollection:
             saved, scored, problem = _results(pending)
             if saved is None:
                 problems.append(str(problem))  # names the file itself
+                if scored is not None:  # a map without its picture is no evidence
+                    (self._folder / scored.map_file).unlink(missing_ok=True)
                 continue
             if problem:
                 problems.append(f"{pending.file}: {problem}")

@@ -10,10 +10,17 @@ from pydantic import Field, model_validator
 
 from station.errors import ConfigError
 from station.recipe import Name, PoseField, Vector
-from station.strict import Strict, parse, read
+from station.strict import Strict, form, parse, read
 
 Point = tuple[float, float, float]
 Line = Annotated[int, Field(ge=0, le=7)]
+DatabaseUrl = Annotated[
+    str,
+    form(
+        r"^postgresql\+psycopg://[^:@/]*(@|/|$)",  # a password has no place in this file
+        "postgresql+psycopg://user@host/name without a password",
+    ),
+]
 
 
 class Box(Strict):
@@ -50,7 +57,7 @@ class KeepOut(Box):
 class Driver(Strict):
     """A device's driver module and the settings that module checks itself."""
 
-    driver: str = Field(pattern=r"^[a-z0-9_]+$")
+    driver: Annotated[str, form(r"^[a-z0-9_]+$", "a driver's name, such as ur,")]
     settings: dict[str, Any]
 
 
@@ -125,9 +132,8 @@ class CellConfig(Strict):
         description="no two pictures of this camera are ever equal; false for photographs shown",
     )
     disk: DiskLimits = DiskLimits()
-    ledger: str | None = Field(
+    ledger: DatabaseUrl | None = Field(
         default=None,
-        pattern=r"^postgresql\+psycopg://[^:@/]*(@|/|$)",  # a password has no place in this file
         description="URL of a PostgreSQL database without a password; default: data/ledger.db",
     )
     scene_version: int | None = Field(

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from station.detectors import AnyPreset
 from station.errors import ConfigError, ModelError
 from station.golden import GoldenScore, read_golden, score_golden
-from station.recipe import MODEL_PATTERN
+from station.recipe import MODEL_PATTERN, SetupScore
 from station.records.sheet import Image, Precision, Prediction, RuntimeName
 from station.strict import Strict
 from station.worker import Worker, WorkerError
@@ -36,6 +36,9 @@ DEADLINE_S = 10.0  # of one picture; past it the child is ended
 
 log = structlog.get_logger()
 
+OTHER_SIZE = 0.1  # of a side: what training takes for alike
+OTHER_SHAPE = 0.2  # of the ratio of the sides: twice that, one side longer and one shorter
+
 Sha256 = str
 
 
@@ -48,6 +51,27 @@ class ModelInput(Strict):
     channels: Literal["grey", "color"]
     frame_width: int = Field(ge=1)
     frame_height: int = Field(ge=1)
+
+    def refusal(self, width: int, height: int) -> str | None:
+        """Say why a picture of that size cannot be judged: letterboxed, it would lose its shape."""
+        shape = (width / height) / (self.frame_width / self.frame_height)
+        if abs(shape - 1) <= OTHER_SHAPE:
+            return None
+        return f"{self._learned}; one of {width} x {height} has another shape"
+
+    def doubt(self, width: int, height: int) -> str | None:
+        """Say what is odd about a size that can be judged."""
+        sides = ((width, self.frame_width), (height, self.frame_height))
+        if all(abs(side - learned) <= OTHER_SIZE * learned for side, learned in sides):
+            return None
+        return (
+            f"{self._learned}; the camera's have {width} x {height}: train anew, unless a picture "
+            "shows as much of the sheet as before"
+        )
+
+    @property
+    def _learned(self) -> str:
+        return f"learned from pictures of {self.frame_width} x {self.frame_height} pixels"
 
 
 class Scale(Strict):
@@ -168,7 +192,10 @@ class ModelCard(Strict):
     imported: Imported | None = Field(default=None, description="in place of `training`")
     golden: tuple[Golden, ...] = Field(min_length=1)
     held_out_scores: tuple[float, ...] = Field(
-        min_length=1, description="per held-out unit the highest score of its good images"
+        min_length=1, description="per held-out unit of good images"
+    )
+    held_out_setup_score: SetupScore | None = Field(
+        default=None, description="how those were made of shots; null in older cards"
     )
     software: dict[str, str]
     created: datetime
@@ -245,6 +272,9 @@ class Model:
         found = "grey" if image.ndim == 2 else "color"
         if found != wanted:
             raise ModelError(f"model {self._name}: trained on {wanted} images, this one is {found}")
+        height, width = image.shape[:2]
+        if (refusal := self.card.input.refusal(width, height)) is not None:
+            raise ModelError(f"model {self._name}: {refusal}")
 
     def _refuse_blind(self, image: Image, anomaly_map: NDArray[np.float32]) -> None:
         """Refuse a map that is, bit for bit, also the last one's, though the picture is not."""

@@ -12,12 +12,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
 from station.errors import ConfigError
 from station.geometry import Pose
 from station.kinematics import JOINT_LIMIT_RAD, Joints
-from station.strict import Strict, parse, read
+from station.strict import Strict, form, parse, read, what_it_is
 
 
 def _numbers(count: int) -> Callable[[Any], list[float]]:
@@ -79,9 +86,12 @@ Vector = Annotated[
     PlainSerializer(list),
     _schema(3, "x y z in metres"),
 ]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
+Name = Annotated[
+    str, form(r"^[a-z0-9][a-z0-9-]*$", "lower-case letters, digits and -"), Field(max_length=40)
+]
 _RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 MODEL_PATTERN = r"^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$"
+ModelName = Annotated[str, form(MODEL_PATTERN, "a model's name and number, such as glassfiber/1,")]
 
 FARTHEST_M = 3.0
 SLOWEST_M_S = 0.001  # slower than this a way takes minutes and looks like a standstill
@@ -119,6 +129,14 @@ class Setup(Strict):
         if self.joints_rad is not None:
             return forward(self.joints_rad)
         raise ValueError(f"setup {self.name} has no place")
+
+
+def _names_differ(setups: tuple[Setup, ...]) -> tuple[Setup, ...]:
+    names = [setup.name for setup in setups]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two setups are named {name!r}")
+    return setups
 
 
 class Retention(Strict):
@@ -221,7 +239,9 @@ class Recipe(Strict):
         PlainSerializer(list),
         _schema(2, "width and height of the sheet in metres"),
     ]
-    setups: tuple[Setup, ...] = Field(min_length=1, max_length=100)
+    setups: Annotated[tuple[Setup, ...], AfterValidator(_names_differ)] = Field(
+        min_length=1, max_length=100
+    )
     offsets_m: tuple[Vector, ...] = Field(
         default=((0.0, 0.0, 0.0), (0.003, 0.0, 0.0), (0.0, 0.003, 0.0)),
         min_length=1,
@@ -238,32 +258,27 @@ class Recipe(Strict):
     picture_limits: PictureLimits | None = Field(
         default=None, description="without it every whole picture is judged"
     )
-    model: str | None = Field(default=None, pattern=MODEL_PATTERN)
+    model: ModelName | None = None
     model_input: Literal["whole", "tiles"] = "whole"
     setup_score: SetupScore = Field(
         default="highest",
         description="the highest shot of a setup, the lowest, or what all shots show at one place",
     )
     view_width_m: float | None = Field(
-        default=None, gt=0, le=10, description="of sheet across one picture; consensus needs it"
+        default=None,
+        gt=0,
+        le=FARTHEST_M,
+        description="of sheet across one picture, in metres; consensus needs it",
     )
     threshold: float | None = None
-    shadow_model: str | None = Field(
-        default=None, pattern=MODEL_PATTERN, description="scored beside `model`, never judged by"
+    shadow_model: ModelName | None = Field(
+        default=None, description="scored beside `model`, never judged by"
     )
     smallest_defect_mm: float = Field(gt=0)
     retention: Retention | None = Field(default=None, description="without it nothing is deleted")
     reference: Reference | None = Field(
         default=None, description="without it production needs no reference check"
     )
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        names = [setup.name for setup in self.setups]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two setups are named {name!r}")
-        return self
 
     @model_validator(mode="after")
     def _threshold_is_on_the_scale(self) -> Self:
@@ -355,6 +370,8 @@ def load_recipe(workspace: Path, name: str) -> LoadedRecipe:
     folder = workspace / "recipes"
     path = folder / f"{name}.yaml"
     if not path.is_file():
+        if path.exists() or path.is_symlink():
+            raise ConfigError(f"{path}: {what_it_is(path)}, not a recipe's file")
         found = ", ".join(list_recipes(workspace)) or "none"
         raise ConfigError(f"no recipe {name!r} in {folder}; there are: {found}")
     if not path.resolve().is_relative_to(workspace.resolve()):
@@ -372,4 +389,6 @@ def _positive(values: Sequence[float]) -> tuple[float, ...]:
     for value in values:
         if value <= 0:
             raise ValueError(f"{value} is not above zero")
+        if value > FARTHEST_M:
+            raise ValueError(f"{value:g} is more than {FARTHEST_M:g} m; lengths are in metres")
     return tuple(values)

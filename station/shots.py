@@ -12,6 +12,7 @@ from station.cell import Cell
 from station.collect import Collector, Taken
 from station.config import LoadedCell
 from station.errors import DeviceError, DeviceLost
+from station.geometry import Pose
 from station.image_quality import PictureCheck
 from station.recipe import LoadedRecipe, Recipe, Shot, travel
 from station.records.dataset import Dataset, now
@@ -80,10 +81,7 @@ def begin_sheet(run: Run) -> None:
         run.cell.gate.begin()
     first = run.shots[0].approach
     if run.cell.motion.status().pose.distance_m(first) > NEAR_M:
-        recipe = run.job.recipe.recipe
-        run.cell.motion.go(
-            first, _speed(recipe.travel_speed_m_s, run.job), recipe.acceleration_m_s2
-        )
+        _go_on(first, run)
 
 
 def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> Taken:
@@ -91,7 +89,10 @@ def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> Taken:
     recipe = run.job.recipe.recipe
     started = time.perf_counter()
     if previous.setup != shot.setup:
-        _travel(run, previous, shot)
+        for pose in travel(previous, shot):
+            run.cell.gate.check_laid()  # hands may be where a sheet was taken away
+            _go_on(pose, run)
+    run.cell.gate.check_laid()
     status = run.cell.motion.go(
         shot.pose,
         _speed(recipe.shot_speed_m_s, run.job),
@@ -117,7 +118,8 @@ def leave_sheet(run: Run) -> None:
 
 def return_above(run: Run) -> None:
     """Travel from the last shot to above the first setup, where every sheet begins."""
-    _travel(run, run.shots[-1], run.shots[0])
+    for pose in travel(run.shots[-1], run.shots[0]):
+        _go_on(pose, run)
 
 
 def retreat(cell: Cell, recipe: Recipe, stop: threading.Event, *, dry_run: bool) -> None:
@@ -152,10 +154,9 @@ def _expose(run: Run) -> tuple[Frame, tuple[str, ...]]:
             return frame, tuple(problems)
 
 
-def _travel(run: Run, previous: Shot, shot: Shot) -> None:
+def _go_on(pose: Pose, run: Run) -> None:
     recipe = run.job.recipe.recipe
-    for pose in travel(previous, shot):
-        run.cell.motion.go(pose, _speed(recipe.travel_speed_m_s, run.job), recipe.acceleration_m_s2)
+    run.cell.motion.go(pose, _speed(recipe.travel_speed_m_s, run.job), recipe.acceleration_m_s2)
 
 
 def _speed(speed_m_s: float, job: Job) -> float:

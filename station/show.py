@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 
 WIDE = 240  # columns
+
+
+def near(text: str) -> str:
+    """Tell paths from where the reader stands: recipes/a.yaml, not /srv/line/recipes/a.yaml."""
+    return text.replace(f"{Path.cwd()}{os.sep}", "")
 
 
 @contextlib.contextmanager

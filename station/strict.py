@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from station.errors import ConfigError
 
@@ -56,6 +56,13 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+
+def what_it_is(path: Path) -> str:
+    """Name what lies at a path in place of a file."""
+    if path.is_dir():
+        return "a folder"
+    return "neither file nor folder" if path.exists() else "a link that leads nowhere"
 
 
 def read(path: Path, limit_bytes: int = SIZE_LIMIT_BYTES) -> str:
@@ -174,6 +181,15 @@ def _scalar(text: str, plain: bool, where: str) -> str | int | float | bool | No
     return text
 
 
+_FORMS: dict[str, str] = {}  # pattern -> what it asks for, in words
+
+
+def form(pattern: str, words: str) -> Any:
+    """Return the field of a text that must match, and say in words what is expected."""
+    _FORMS[pattern] = words
+    return Field(pattern=pattern)
+
+
 # Instead of the types' names in Python, which a recipe's writer need not know.
 WORDS = {
     "float_type": "a number is expected",
@@ -188,6 +204,12 @@ WORDS = {
     "model_attributes_type": "a mapping of keys is expected",
     "too_short": "a list of {actual_length}, at least {min_length} are needed",
     "too_long": "a list of {actual_length}, at most {max_length} are allowed",
+    "string_too_long": "at most {max_length} characters are allowed",
+    "greater_than": "a number above {gt:g} is needed",
+    "greater_than_equal": "a number from {ge:g} on is needed",
+    "less_than": "a number below {lt:g} is needed",
+    "less_than_equal": "a number up to {le:g} is needed",
+    "literal_error": "{expected} is expected",
 }
 
 
@@ -204,12 +226,22 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[Locat
     elif first["type"] == "missing":
         problem = "missing"
     elif first["type"] != "value_error":
+        context = first.get("ctx", {})
         if first["type"] in WORDS:
-            problem = WORDS[first["type"]].format(**first.get("ctx", {}))
+            problem = WORDS[first["type"]].format(**context)
+        elif context.get("pattern") in _FORMS:
+            problem = f"{_FORMS[context['pattern']]} is expected"
         if not isinstance(first.get("input"), dict | list):
-            problem += f", not {repr(first.get('input'))[:80]}"
+            problem += f", not {_spelt(first.get('input'))}"
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return at, problem + more
+
+
+def _spelt(value: object) -> str:
+    """Write a value as it stands in the file."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return repr(value)[:80]
 
 
 def dotted(at: Location) -> str:

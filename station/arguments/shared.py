@@ -20,7 +20,9 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # n
 def common_options() -> argparse.ArgumentParser:
     """Return the options of every command, without defaults: they may stand before it or after."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--workspace", type=Path, metavar="DIR", help="default: current directory")
+    common.add_argument(
+        "--workspace", type=folder, metavar="DIR", help="default: current directory"
+    )
     common.add_argument("--verbose", action="store_true", help="log every shot")
     return common
 
@@ -105,6 +107,13 @@ not_negative = _number(float, lambda x: 0 <= x < math.inf, "a number from zero o
 
 
 share = _number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+
+
+def folder(text: str) -> Path:
+    """Read a folder's name; an empty one, of a variable that is not set, means none."""
+    if not text:
+        raise argparse.ArgumentTypeError("a folder is needed, not ''")
+    return Path(text)
 
 
 def size(text: str) -> tuple[int, int]:

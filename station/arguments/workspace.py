@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from station.arguments.shared import Commands, add_cell_file, add_command, add_json
+from station.arguments.shared import Commands, add_cell_file, add_command, add_json, folder
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add them."""
     init = add_command(commands, common, "init", "make a workspace", "station init mystation")
-    init.add_argument("dir", type=Path)
+    init.add_argument("dir", type=folder)
 
     use = add_command(commands, common, "use", "set the active recipe", "station use glassfiber")
     use.add_argument("recipe")
@@ -19,7 +18,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     schema = add_command(
         commands, common, "schema", "write JSON schemas for editors", "station schema .vscode"
     )
-    schema.add_argument("dir", type=Path)
+    schema.add_argument("dir", type=folder)
 
     check = add_command(
         commands, common, "check", "validate recipes, cell file and models without moving anything",

@@ -86,7 +86,7 @@ def capture(args: argparse.Namespace) -> int:
     labels = cycle.Labels(label=args.label, split=split)
     shots = recipe.recipe.shots_per_sheet
     with (
-        stopping("the shot") as stop,
+        stopping("the shot", "a sheet under way stays incomplete") as stop,
         open_cell(cell.config, workspace, ask_of(cell)) as opened,
         show.progress(session.left * shots, "shots") as advance,
     ):
@@ -134,7 +134,14 @@ def inspect(args: argparse.Namespace) -> int:
             return room.why_not_next() or reference.why_locked(workspace, recipe, basis, now())
         return room.why_not_next()
 
+    doubts: set[str] = set()
+
     def tell(inspected: cycle.Inspected) -> None:
+        for capture in inspected.manifest.captures:
+            doubt = card.input.doubt(capture.width, capture.height)
+            if doubt is not None and doubt not in doubts:
+                doubts.add(doubt)
+                show.say(f"warning: model {name} {doubt}")
         try:
             show.inspected(inspected, workspace, as_json=args.json)
         except BrokenPipeError:
@@ -142,7 +149,7 @@ def inspect(args: argparse.Namespace) -> int:
             raise
 
     with (
-        stopping("the sheet", machine.finishing) as leave,
+        stopping("the sheet", "a sheet under way has no verdict", machine.finishing) as leave,
         station_lock(workspace) as lock,
         open_ledger(workspace, cell.config.ledger) as ledger,
     ):

@@ -18,6 +18,8 @@ from station.errors import ConfigError
 from station.recipe import LoadedRecipe, load_recipe
 from station.workspace import active_recipe
 
+CONTINUED = "the same command goes on with what is missing"
+
 
 def workspace_of(args: argparse.Namespace) -> Path:
     """Open the workspace named by --workspace."""
@@ -86,10 +88,13 @@ def compare_with_training(folder: Path, files: Sequence[Path]) -> str:
 
 
 @contextlib.contextmanager
-def stopping(what: str, also: threading.Event | None = None) -> Iterator[threading.Event]:
+def stopping(
+    what: str, lost: str, also: threading.Event | None = None
+) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into a request to stop after `what`; the second stops now.
 
-    `also` is set together with the event that the block gets.
+    `lost` says what becomes of it where the process is told to end at once. `also` is set together
+    with the event that the block gets.
 
     Once it stops now, further signals change nothing: the sheet's record is being written.
     """
@@ -106,7 +111,7 @@ def stopping(what: str, also: threading.Event | None = None) -> Iterator[threadi
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:
         ignore_further()
-        show.say("station: terminated; a sheet under way has no verdict")
+        show.say(f"station: terminated; {lost}")
         raise SystemExit(128 + signal.SIGTERM)
 
     def ignore_further() -> None:

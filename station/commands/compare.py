@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from station import show
 from station.commands.common import (
+    CONTINUED,
     check_out_folder,
     compare_with_training,
     stopping,
@@ -47,7 +48,10 @@ def compare(args: argparse.Namespace) -> int:
     compare_with_training(folder, [example.file for example in examples.members])
     args.out.mkdir(parents=True, exist_ok=True)
     found: list[Contender] = []
-    with stopping("the step") as stop, show.learning() as progress:
+    with (
+        stopping("the step", CONTINUED) as stop,
+        show.learning() as progress,
+    ):
         place = Place(folder.resolve(), args.out, progress, stop)
         try:
             for contender in run(variants, args.seeds, examples, place):

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from station import show
-from station.commands.common import check_out_folder, compare_with_training, stopping
+from station.commands.common import CONTINUED, check_out_folder, compare_with_training, stopping
 from station.errors import INTERRUPTED
 from station.preset import PRESETS, changed
 
@@ -36,7 +36,10 @@ def experiment(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(chosen, args.dataset.resolve(), args.out, args.split, args.seeds)
     rows: list[Row] = []
-    with stopping("the step") as stop, show.learning() as progress:
+    with (
+        stopping("the step", CONTINUED) as stop,
+        show.learning() as progress,
+    ):
         try:
             for row in run(plan, progress, stop):
                 rows.append(row)

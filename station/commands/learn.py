@@ -21,6 +21,8 @@ from station.records.sheet import judge
 from station.sheet_score import ShotScore
 from station.workspace import active_recipe
 
+RESUMED = "the same command with --resume goes on from the last state that was kept"
+
 
 def label(args: argparse.Namespace) -> int:
     """Attach labels and masks to captures."""
@@ -75,7 +77,7 @@ def train(args: argparse.Namespace) -> int:
         device=args.device,
     )
     images = from_mvtec(folder)
-    with stopping("the step") as stop, show.learning() as progress:
+    with stopping("the step", RESUMED) as stop, show.learning() as progress:
         try:
             card = learn(images, options, workspace, progress, stop)
         except TrainingStopped as stopped:
@@ -155,7 +157,7 @@ def distill(args: argparse.Namespace) -> int:
         resume=args.resume,
         device=args.device,
     )
-    with stopping("the step") as stop, show.learning() as progress:
+    with stopping("the step", RESUMED) as stop, show.learning() as progress:
         try:
             teacher, loss = distil(args.images, options, workspace_of(args), progress, stop)
         except TrainingStopped as stopped:

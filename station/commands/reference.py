@@ -55,7 +55,7 @@ class Bench(NamedTuple):
         """Open everything; yield what is judged, sheet by sheet, and the ledger."""
         Room(self.workspace / "data", self.cell.config.disk).check_start()
         with (
-            stopping("the sheet") as stop,
+            stopping("the sheet", "a sheet under way has no verdict") as stop,
             open_cell(self.cell.config, self.workspace, ask_of(self.cell)) as cell,
             open_ledger(self.workspace, self.cell.config.ledger) as ledger,
             open_judging(self.workspace, self.recipe, self.model, self.threshold) as judging,

@@ -44,7 +44,7 @@ def threshold(args: argparse.Namespace) -> int:
             f"recipes/{recipe.name}.yaml: model: missing; a threshold is on a model's scale"
         )
     if args.from_card:
-        scores = _from_card(workspace, recipe.recipe.model, policy)
+        scores = _from_card(workspace, recipe, policy)
     else:
         folder = args.dataset or workspace / "data" / recipe.name
         scores = _from_test(workspace, recipe, folder, args.split, policy)
@@ -120,9 +120,17 @@ def _from_test(
     return _Scores(basis, scored.good, scored.defective, notes)
 
 
-def _from_card(workspace: Path, model: str, policy: Policy) -> _Scores:
+def _from_card(workspace: Path, recipe: LoadedRecipe, policy: Policy) -> _Scores:
     """Take the scores that the good units held out of training got."""
+    model = str(recipe.recipe.model)
     card = load_card(workspace, model)
+    rule = recipe.recipe.setup_score
+    if card.held_out_setup_score not in {None, rule}:
+        raise ConfigError(
+            f"recipes/{recipe.name}.yaml: setup_score: {rule}, but the scores in the card of "
+            f"{model} were made with {card.held_out_setup_score}: train with --recipe "
+            f"{recipe.name}, or choose on a test tree, without --from-card"
+        )
     basis = Basis(
         model=model,
         model_sha256=card.sha256,
@@ -137,8 +145,9 @@ def _from_card(workspace: Path, model: str, policy: Policy) -> _Scores:
     )
     notes = [
         "held-out good units of training; files and digest are those of the whole training set",
-        "their scores were made with the setup_score that training was told",
     ]
+    if card.held_out_setup_score is None:
+        notes.append(f"the card does not tell whether their scores were made with {rule}")
     return _Scores(basis, list(card.held_out_scores), [], notes)
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from station import show
 from station import workspace as workspaces
 from station.cell import check_installation, open_robot
 from station.check import Finding, check_model, check_reach, check_recipe
@@ -55,12 +56,17 @@ def check(args: argparse.Namespace) -> int:
     names = list_recipes(workspace) if args.recipe is None else [args.recipe]
     if not names:
         raise ConfigError(f"{workspace / 'recipes'}: no recipes")
-    recipes = [load_recipe(workspace, name) for name in names]
-    findings: list[tuple[str, Finding]] = [
-        (recipe.name, finding)
-        for recipe in recipes
-        for finding in check_recipe(workspace, recipe, cell)
-    ]
+    findings: list[tuple[str, Finding]] = []
+    recipes: list[LoadedRecipe] = []
+    for name in names:
+        try:
+            recipes.append(load_recipe(workspace, name))
+        except ConfigError as error:  # of several, the others are checked all the same
+            if args.recipe is not None:
+                raise
+            findings.append((name, Finding("error", show.near(str(error)))))
+    for recipe in recipes:
+        findings += [(recipe.name, finding) for finding in check_recipe(workspace, recipe, cell)]
     if args.cell is not None:
         with open_robot(cell.config, workspace, control=True) as robot:
             check_installation(cell.config, robot.info())

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from station.errors import ConfigError
+from station.errors import ConfigError, ModelError
 from station.heatmap import map_over
 from station.learn.images import pictures as pictures_below
 from station.learn.images import read_image
@@ -23,10 +23,16 @@ FRAME = (2048, 2448)  # height and width of the five-megapixel sensor
 def score_files(
     workspace: Path, model_name: str, files: Iterable[Path]
 ) -> Iterator[tuple[Path, Prediction]]:
-    """Score image files one by one; an unreadable one raises DatasetError."""
+    """Score image files one by one.
+
+    An unreadable one raises DatasetError, one that the model cannot judge ModelError.
+    """
     with open_model(workspace, model_name) as model:
         for file in files:
-            yield file, model.predict(read_image(file).image)
+            try:
+                yield file, model.predict(read_image(file).image)
+            except ModelError as error:
+                raise ModelError(f"{file}: {error}") from error
 
 
 def pictures(places: Sequence[Path]) -> list[Path]:

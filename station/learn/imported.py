@@ -114,6 +114,7 @@ def import_model(
         imported=Imported(file=file.name, sha256=sha256, library=library),
         golden=tuple(golden),
         held_out_scores=tuple(unit_scores(result, HIGHEST)),
+        held_out_setup_score=HIGHEST.setup_score,
         software=software(),
         created=datetime.now(UTC),
     )

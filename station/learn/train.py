@@ -170,6 +170,7 @@ def train(
             ),
             golden=golden,
             held_out_scores=tuple(unit_scores(result, options.rule)),
+            held_out_setup_score=options.rule.setup_score,
             software=software(),
             created=datetime.now(UTC),
         )

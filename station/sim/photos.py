@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,15 +86,14 @@ class Photographs:
 
 
 def find(folder: Path) -> list[Photograph]:
-    """List a folder's photographs: good ones for training first, then the test ones by label."""
+    """List a folder's photographs: those for training first, then the test ones, labels mixed."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder")
     if (folder / "train").is_dir() or (folder / "test").is_dir():
-        found = _labelled(folder / "train", None) + _labelled(
-            folder / "test", folder / "ground_truth"
-        )
+        tests = _labelled(folder / "test", folder / "ground_truth")
+        found = _labelled(folder / "train", None) + _spread(tests)
     else:
-        found = _labelled(folder, folder.parent / "ground_truth")
+        found = _spread(_labelled(folder, folder.parent / "ground_truth"))
     found = found or [Photograph(path, "good", None) for path in _images(folder)]
     if not found:
         known = ", ".join(sorted(suffix[1:] for suffix in FORMATS))
@@ -131,6 +131,18 @@ def _labelled(split: Path, truth: Path | None) -> list[Photograph]:
             mask = truth and truth / folder.name / f"{path.stem}_mask.png"
             found.append(Photograph(path, folder.name, mask if mask and mask.is_file() else None))
     return found
+
+
+def _spread(found: list[Photograph]) -> list[Photograph]:
+    """Mix the labels evenly, so that the first few are a fair sample of all."""
+    total = Counter(entry.label for entry in found)
+    seen: Counter[str] = Counter()
+    places = []
+    for entry in found:
+        places.append((seen[entry.label] + 0.5) / total[entry.label])
+        seen[entry.label] += 1
+    order = sorted(range(len(found)), key=places.__getitem__)
+    return [found[number] for number in order]
 
 
 def _images(folder: Path) -> list[Path]:

@@ -139,6 +139,32 @@ def test_good_only_can_use_what_training_held_out(
     assert row["warnings"] == ["1 good unit cannot promise 1 %, only 95 %"]
 
 
+def test_scores_that_another_rule_made_are_refused(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = workspace / "models" / "toy" / "1" / "card.yaml"
+    card.write_text(card.read_text() + "held_out_setup_score: consensus\n")
+    options = ("--policy", "good-only", "0.01", "--from-card")
+    code, row, err = choose(workspace, capsys, *options)
+    assert (code, row) == (2, {})
+    assert (
+        "recipes/glassfiber.yaml: setup_score: highest, but the scores in the card of toy/1 were "
+        "made with consensus"
+    ) in err
+    card.write_text(card.read_text().replace("consensus", "highest"))
+    assert choose(workspace, capsys, *options)[0] == 0
+
+
+def test_a_picture_that_the_model_cannot_judge_is_named(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tall = workspace / "tall.png"
+    cv2.imwrite(str(tall), np.zeros((320, 268), np.uint8))
+    assert main(["score", "--workspace", str(workspace), "--model", "toy/1", str(tall)]) == 4
+    told = capsys.readouterr().err
+    assert f"{tall}: model toy/1: learned from pictures of 320 x 268 pixels" in told
+
+
 def test_images_without_sheets_are_units_of_their_own_and_the_groups_are_counted(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

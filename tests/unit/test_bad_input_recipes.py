@@ -63,8 +63,15 @@ BOMB = "a: &a [x]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcd", "bcde", strict=True)
 )
 
+
+def in_its_place(desk: Desk) -> None:
+    desk.path(RECIPE).unlink()
+    desk.path(RECIPE).mkdir()
+
+
 CASES = [
     Case(1, "missing", lambda desk: desk.path(RECIPE).unlink(), "no recipe 'glassfiber' in"),
+    Case(1, "a-folder", in_its_place, f"{WHERE}: a folder, not a recipe's file"),
     Case(2, "empty", write(RECIPE, ""), f"{WHERE}: empty"),
     Case(2, "comments-only", write(RECIPE, "# a\n"), f"{WHERE}: empty"),
     Case(3, "a-list", write(RECIPE, "- 1\n"), f"{WHERE}:1: a mapping of keys is expected"),
@@ -88,7 +95,7 @@ CASES = [
     Case(13, "negative", threshold("-0.1"), "threshold: -0.1 would reject at least half"),
     Case(13, "zero", threshold("0"), "threshold: 0 would reject at least half"),
     Case(13, "in-quotes", threshold('"0.5"'), "threshold: a number is expected, not"),
-    Case(13, "true", threshold("true"), "threshold: a number is expected, not True"),
+    Case(13, "true", threshold("true"), "threshold: a number is expected, not true"),
     Case(13, "words", threshold("1e-3x"), "threshold: a number is expected, not '1e"),
     Case(13, "null", threshold("null"), "a model is named but no threshold"),
     Case(14, "no-setups", write(RECIPE, "setups: []\n"), "setups"),
@@ -97,6 +104,7 @@ CASES = [
     Case(15, "five-numbers", edit(RECIPE, ", 0, 0]\n", ", 0]\n"), "pose: 5 numbers, not 6"),
     Case(15, "seven-numbers", edit(RECIPE, ", 0, 0]\n", ", 0, 0, 0]\n"), "pose: 7 numbers, not 6"),
     Case(15, "huge-number", edit(RECIPE, "[-0.064, ", "[1e300, "), "positions are in metres"),
+    Case(16, "sheet-in-mm", edit(RECIPE, "[0.24, 0.20]", "[240, 200]"), "lengths are in metres"),
     Case(16, "millimetres", edit(RECIPE, "-0.064, -0.505", "-64, -505"), "positions are in metres"),
     Case(16, "offset-in-mm", edit(RECIPE, "- [0.003,", "- [30,"), "lengths are in metres"),
     Case(17, "degrees", edit(RECIPE, "3.14159265", "180"), "angles are in radians"),
@@ -117,7 +125,7 @@ CASES = [
         20,
         "too-fast",
         edit(RECIPE, "travel_speed_m_s: 0.25", "travel_speed_m_s: 4"),
-        "less than or equal to 3",
+        "a number up to 3 is needed, not 4",
     ),
     Case(
         20,

@@ -248,8 +248,8 @@ def test_consensus_of_one_shot_is_told(desk: Desk) -> None:
 
 def test_a_sheet_that_no_setups_can_cover_is_told(desk: Desk) -> None:
     assert "the setups see" not in warnings(desk)
-    desk.edit("recipes/glassfiber.yaml", "sheet_size_m: [0.24, 0.20]", "sheet_size_m: [5, 5]")
-    assert "the setups see at most 0% of a sheet of 5 x 5 m" in warnings(desk)
+    desk.edit("recipes/glassfiber.yaml", "sheet_size_m: [0.24, 0.20]", "sheet_size_m: [3, 3]")
+    assert "the setups see at most 1% of a sheet of 3 x 3 m" in warnings(desk)
 
 
 def test_a_recipe_that_left_what_the_model_learned_is_told(desk: Desk) -> None:

@@ -115,6 +115,7 @@ def test_a_wrong_command_line_ends_with_usage_and_code_2(
         ),
         ("score --model a/1 --threshold nan f.png", "a finite number is needed, not 'nan'"),
         ("capture --label Nut", "argument --label: lower-case letters, digits, - and _"),
+        ("check --workspace=", "argument --workspace: a folder is needed, not ''"),
         ("sim --size 10", "argument --size: a size such as 1224x1024, of at most 8192 pixels"),
     ],
 )
@@ -195,6 +196,38 @@ def test_a_mistake_ends_with_one_line_and_code_2(
     assert err[0].startswith("station: ")
     assert expected in err[0]
     assert sorted(workspace.rglob("*")) == before, "nothing half written"
+
+
+def test_an_empty_name_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["init", ""])
+    assert "argument dir: a folder is needed, not ''" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_recipe_does_not_keep_the_others_from_being_checked(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = workspace / "recipes"
+    (recipes / "wrong.yaml").write_text("x: 1\n")
+    (recipes / "folder.yaml").mkdir()
+    (recipes / "link.yaml").symlink_to("nowhere")
+    (recipes / "Bad Name.yaml").write_text((recipes / "soak.yaml").read_text())
+    monkeypatch.chdir(workspace)
+    assert main(["check"]) == 2
+    out, err = said(capsys)
+    assert err == []
+    errors = [line.removeprefix("error    ") for line in out if line.startswith("error")]
+    assert sorted(errors) == [
+        "Bad Name: recipe 'Bad Name': lower-case letters, digits, - and _ only",
+        "folder: recipes/folder.yaml: a folder, not a recipe's file",
+        "link: recipes/link.yaml: a link that leads nowhere, not a recipe's file",
+        "wrong: recipes/wrong.yaml:1: x: unknown key (and 11 more)",
+    ]
+    assert any(line.startswith("ok       soak: ") for line in out)
 
 
 def test_an_inspection_without_a_model_says_what_is_missing(

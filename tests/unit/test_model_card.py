@@ -56,6 +56,31 @@ def card(name: str = "cloth") -> ModelCard:
     )
 
 
+@pytest.mark.parametrize(
+    ("size", "refused", "doubted"),
+    [
+        ((1224, 1024), False, False),
+        ((1300, 1000), False, False),  # as unlike as pictures to learn from may be
+        ((640, 480), False, True),
+        ((2448, 2048), False, True),
+        ((1024, 1224), True, True),
+        ((1024, 1024 * 8), True, True),
+    ],
+)
+def test_a_picture_of_another_size_is_doubted_one_of_another_shape_refused(
+    size: tuple[int, int], refused: bool, doubted: bool
+) -> None:
+    trained = ModelInput(
+        width=256, height=214, tiles=1, channels="grey", frame_width=1224, frame_height=1024
+    )
+    assert (trained.refusal(*size) is not None, trained.doubt(*size) is not None) == (
+        refused,
+        doubted,
+    )
+    told = "learned from pictures of 1224 x 1024 pixels"
+    assert all(told in text for text in (trained.refusal(*size), trained.doubt(*size)) if text)
+
+
 def test_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
     written = write_model(tmp_path, card(), b"weights", [IMAGE], SUMS)
     assert load_card(tmp_path, "cloth/1") == written

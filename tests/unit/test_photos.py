@@ -14,7 +14,7 @@ from station.errors import ConfigError
 from station.geometry import Pose
 from station.sim.__main__ import _station_cell
 from station.sim.options import SimOptions
-from station.sim.photos import Photographs
+from station.sim.photos import Photographs, find
 from station.sim.scene import Scene, open_scene
 
 ABOVE = Pose(0.0, -0.45, 0.26, math.pi, 0.0, 0.0)
@@ -69,6 +69,18 @@ def test_tree_shows_train_then_test_in_order(tmp_path: Path) -> None:
     assert (mask > 0).sum() == 6 * 15
     scene.lay(0)
     assert not scene.picture(ABOVE, 8000.0, 0.0).mask.any()
+
+
+def test_the_first_test_photographs_are_a_fair_sample_of_all_labels(tmp_path: Path) -> None:
+    for label, count in (("cut", 6), ("good", 3)):
+        for number in range(count):
+            write(tmp_path / "test" / label / f"{number}.png", grey(10 * number))
+    entries = find(tmp_path)
+    assert [entry.label for entry in entries[:3]].count("good") == 1
+    assert [entry.label for entry in entries[:6]].count("good") == 2
+    for label in ("cut", "good"):
+        names = [entry.path.name for entry in entries if entry.label == label]
+        assert names == sorted(names), "in order within a label"
 
 
 def test_split_and_flat_folder_are_taken_too(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_camera_head_down_is_approached_from_above() -> None:
         (
             "name: left-back",
             "name: left-front",
-            "recipes/a.yaml:3: top level: two setups are named 'left-front'",
+            "recipes/a.yaml:6: setups: two setups are named 'left-front'",
         ),
         ("name: left-back", "name: ../left", "recipes/a.yaml:10: setups[1].name: "),
         ("name: left-back", "name: Left", "recipes/a.yaml:10: setups[1].name: "),

@@ -17,7 +17,7 @@ from station import cycle
 from station.cell import Cell
 from station.config import CellConfig, Driver, Lens, Lines, LoadedCell
 from station.cycle import Inspected, Judging
-from station.devices import Camera
+from station.devices import Camera, RobotStatus
 from station.errors import DatasetError, DeviceError, StationError
 from station.gate import Gate
 from station.motion import MotionGuard
@@ -234,6 +234,40 @@ def test_a_record_that_cannot_be_completed_accepts_nothing(
     assert first.manifest.sheet == "s1-0001-000001"
     assert (first.manifest.verdict, after_of(first).outcome) == (recorded, outcome)
     assert first.manifest.run == "s1-0001"
+
+
+def test_a_sheet_that_goes_while_the_arm_is_on_its_way_lets_no_further_move_begin(
+    bench: Bench,
+) -> None:
+    move = bench.arm.move
+
+    def taken_away(*way: Any) -> RobotStatus:
+        status = move(*way)
+        bench.arm.inputs = 0
+        return status
+
+    bench.arm.move = taken_away  # type: ignore[method-assign, assignment]
+    (inspected,), error = bench.inspect()
+    assert "the sheet was taken away" in str(error)
+    assert (inspected.outcome, bench.risen) == ("none", [])
+    assert len(bench.arm.moves) == 1, "the one that was under way"
+
+
+def test_a_map_whose_picture_could_not_be_saved_is_not_kept(bench: Bench) -> None:
+    follow = bench.arm.on_output
+
+    def put_in_the_way(outputs: int) -> None:
+        follow(outputs)
+        for sheet in (bench.dataset.root / ".partial" / "inspection").glob("*"):
+            (sheet / f"{sheet.name}_left_2.png").mkdir(exist_ok=True)
+
+    bench.arm.on_output = put_in_the_way
+    (inspected,), error = bench.inspect()
+    assert error is None or isinstance(error, DatasetError)
+    assert inspected.outcome != "accept"
+    maps = sorted(path.name for path in inspected.folder.glob("*_map.npy"))
+    assert maps == ["s1-0001-000001_left_1_map.npy"]
+    assert set(maps) <= set(inspected.manifest.files)
 
 
 def test_a_line_that_fails_while_it_is_set_leaves_the_outcome_unknown(bench: Bench) -> None:

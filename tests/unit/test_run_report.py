@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pytest
 from recorded import sheet_id, told
 
 from station import show
@@ -52,6 +53,16 @@ def test_a_ledger_that_does_not_answer_is_told_and_the_page_is_made(tmp_path: Pa
     report = make_report(dataset, None, None, tmp_path / "page.html", recorded, shown)
     assert len(report.rows) == 1
     assert report.problems == ["whether records are missing is not known: no ledger for s1-0001"]
+
+
+def test_a_truth_of_other_pictures_is_refused(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path, "glassfiber")
+    told(dataset, 1)
+    (tmp_path / "truth").mkdir()
+    out = tmp_path / "page.html"
+    with pytest.raises(DatasetError, match="truth: belongs to none of the pictures of run s1-0001"):
+        make_report(dataset, None, tmp_path / "truth", out, lambda _: set(), shown)
+    assert not out.exists()
 
 
 def test_the_last_run_is_told_of_where_none_of_it_can_be_read(tmp_path: Path) -> None:
