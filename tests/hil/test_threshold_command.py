@@ -148,10 +148,10 @@ def test_scores_that_another_rule_made_are_refused(
     code, row, err = choose(workspace, capsys, *options)
     assert (code, row) == (2, {})
     assert (
-        "recipes/glassfiber.yaml: setup_score: highest, but the scores in the card of toy/1 were "
+        "recipes/glassfiber.yaml: setup_score: lowest, but the scores in the card of toy/1 were "
         "made with consensus"
     ) in err
-    card.write_text(card.read_text().replace("consensus", "highest"))
+    card.write_text(card.read_text().replace("consensus", "lowest"))
     assert choose(workspace, capsys, *options)[0] == 0
 
 
