@@ -27,11 +27,9 @@ class Share:
 
 
 def share(count: int, total: int, confidence: float = CONFIDENCE) -> Share:
-    """Return a share with its exact interval, one-sided where none or all are counted."""
-    if total and count == 0:
-        return Share(count, total, 0.0, upper_bound(count, total, confidence))
-    if total and count == total:
-        return Share(count, total, 1.0 - upper_bound(0, total, confidence), 1.0)
+    """Return a share with its exact two-sided interval."""
+    if total == 0:
+        return Share(0, 0, 0.0, 1.0)
     return Share(count, total, *clopper_pearson(count, total, confidence))
 
 

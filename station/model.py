@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from station.detectors import AnyPreset
 from station.errors import ConfigError, ModelError
 from station.golden import GoldenScore, read_golden, score_golden
-from station.recipe import MODEL_PATTERN, SetupScore
+from station.recipe import MODEL_PATTERN, SetupScore, SheetRule
 from station.records.sheet import Image, Precision, Prediction, RuntimeName
 from station.strict import Strict
 from station.worker import Worker, WorkerError
@@ -170,6 +170,18 @@ class Golden(Strict):
     )
 
 
+class HeldOutRule(Strict):
+    """How held-out scores were made of shots: a threshold on them holds for this rule alone."""
+
+    setup_score: SetupScore
+    same_place: float = Field(default=0.0, ge=0)
+
+    @property
+    def rule(self) -> SheetRule:
+        """As a recipe has it."""
+        return SheetRule(self.setup_score, self.same_place)
+
+
 class ModelCard(Strict):
     """Everything known about a model; the threshold belongs to the recipe."""
 
@@ -194,9 +206,7 @@ class ModelCard(Strict):
     held_out_scores: tuple[float, ...] = Field(
         min_length=1, description="per held-out unit of good images"
     )
-    held_out_setup_score: SetupScore | None = Field(
-        default=None, description="how those were made of shots; null in older cards"
-    )
+    held_out_rule: HeldOutRule | None = Field(default=None, description="null in older cards")
     software: dict[str, str]
     created: datetime
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from station.errors import ConfigError
 from station.strict import Strict, dotted, first_problem
@@ -71,6 +71,15 @@ class Preset(Strict):
     weight_decay: float
     smoothing: float = Field(ge=0, description="deviation of the map's smoothing, in its own cells")
     patches: int = Field(ge=1, description="kept of all training images together, at most")
+
+    @model_validator(mode="after")
+    def _crop_is_whole(self) -> Self:
+        if self.crop_from is not None and (self.tiles > 1 or self.input_size > self.crop_from):
+            raise ValueError(
+                f"preset {self.name} cuts {self.input_size} pixels out of {self.crop_from}: it "
+                f"takes no tiles and no input above {self.crop_from} pixels"
+            )
+        return self
 
     @property
     def stride(self) -> int:

@@ -56,7 +56,7 @@ def progress(total: int, unit: str) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def learning() -> Iterator[Callable[[TrainProgress], None]]:
-    """Show what training is doing; nothing without a terminal."""
+    """Show what training is doing; without a terminal only which stage has begun."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -69,6 +69,8 @@ def learning() -> Iterator[Callable[[TrainProgress], None]]:
             if progress.stage == "features" and progress.done == 0:
                 say(f"features of {progress.total} images: {progress.note} on disk")
             if progress.stage not in tasks:
+                if bars.disable:
+                    say(f"{progress.stage}: {progress.done} of {progress.total} done")
                 tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total)
             bars.update(
                 tasks[progress.stage],

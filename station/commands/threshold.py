@@ -11,7 +11,7 @@ from station import show
 from station.commands.common import compare_with_training, recipe_of, workspace_of
 from station.errors import ConfigError
 from station.model import load_card
-from station.recipe import LoadedRecipe
+from station.recipe import LoadedRecipe, SheetRule
 from station.revisions import Author, Basis, Revision, check, set_threshold
 
 if TYPE_CHECKING:
@@ -124,11 +124,16 @@ def _from_card(workspace: Path, recipe: LoadedRecipe, policy: Policy) -> _Scores
     """Take the scores that the good units held out of training got."""
     model = str(recipe.recipe.model)
     card = load_card(workspace, model)
-    rule = recipe.recipe.setup_score
-    if card.held_out_setup_score not in {None, rule}:
+    if card.imported is not None:
         raise ConfigError(
-            f"recipes/{recipe.name}.yaml: setup_score: {rule}, but the scores in the card of "
-            f"{model} were made with {card.held_out_setup_score}: train with --recipe "
+            f"model {model}: imported with good pictures that it may have learned from, so none "
+            "was held out; choose on a test tree, without --from-card"
+        )
+    rule, made = recipe.recipe.sheet_rule, card.held_out_rule
+    if made is not None and made.rule != rule:
+        raise ConfigError(
+            f"recipes/{recipe.name}.yaml: setup_score: {_rule(rule)}, but the scores in the card "
+            f"of {model} were made with {_rule(made.rule)}: train with --recipe "
             f"{recipe.name}, or choose on a test tree, without --from-card"
         )
     basis = Basis(
@@ -146,9 +151,17 @@ def _from_card(workspace: Path, recipe: LoadedRecipe, policy: Policy) -> _Scores
     notes = [
         "held-out good units of training; files and digest are those of the whole training set",
     ]
-    if card.held_out_setup_score is None:
-        notes.append(f"the card does not tell whether their scores were made with {rule}")
+    if made is None:
+        notes.append(f"the card does not tell whether their scores were made with {_rule(rule)}")
+    if card.parent is not None and card.precision != "fp32":
+        notes.append(f"their scores are those of {card.parent}, before {card.precision}")
     return _Scores(basis, list(card.held_out_scores), [], notes)
+
+
+def _rule(rule: SheetRule) -> str:
+    if rule.setup_score != "consensus":
+        return rule.setup_score
+    return f"consensus within {rule.same_place:.3g} of a picture"
 
 
 def _written(revision: Revision | None) -> str:

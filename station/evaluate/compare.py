@@ -217,8 +217,10 @@ def _differences(
 ) -> tuple[Difference, ...]:
     resampled = {c.name: c.resampled() for c in found}
     others = [c.name for c in found if c.name != leader]
-    # Bonferroni: all intervals together hold 95 times in 100.
-    tail = 100 * (1 - CONFIDENCE) / len(others) / 2
+    # Bonferroni over all pairs, since the images also chose the leader: all intervals together
+    # hold 95 times in 100.
+    pairs = len(found) * len(others) / 2
+    tail = 100 * (1 - CONFIDENCE) / pairs / 2
     differences = []
     for other in others:
         gaps = resampled[leader] - resampled[other]

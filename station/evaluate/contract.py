@@ -150,12 +150,8 @@ def worth(found: Share | None) -> str:
     """Write a count with its interval for a table."""
     if found is None or found.value is None:
         return "unknown: there are none"
-    interval = f"{percent(found.low)} to {percent(found.high)}"
-    if found.count == 0:
-        interval = f"at most {percent(found.high)}"
-    elif found.count == found.total:
-        interval = f"at least {percent(found.low)}"
-    return f"{found.count} of {found.total} = {percent(found.value)} ({interval})"
+    share = f"{found.count} of {found.total} = {percent(found.value)}"
+    return f"{share} ({percent(found.low)} to {percent(found.high)})"
 
 
 def _as_dict(reading: Reading) -> dict[str, Any]:

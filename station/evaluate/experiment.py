@@ -16,10 +16,11 @@ import cv2
 
 from station.errors import DatasetError
 from station.evaluate.evaluation import Evaluation, Split
-from station.evaluate.measure import read_examples
+from station.evaluate.measure import Examples, read_examples
+from station.evaluate.splits import digest, file_sha256
 from station.evaluate.variants import Place, Variant, measured, weights_absent
 from station.learn.features.weights import WEIGHTS
-from station.learn.images import TrainingImages, read_image
+from station.learn.images import TrainingImages, from_mvtec, read_image
 from station.learn.method import Progress
 from station.preset import Preset, changed
 from station.records.dataset import write_durably
@@ -86,6 +87,8 @@ def variants(what: Experiment, preset: Preset, images: TrainingImages) -> list[V
         "2 x 2 tiles": {"tiles": 2},
         "lite2": {"backbone": "efficientnet_lite2"},
     }
+    if preset.crop_from is not None:  # the crop is of one size
+        changes = {k: v for k, v in changes.items() if not {"input_size", "tiles"} & set(v)}
     return [Variant(name, changed(preset, **change)) for name, change in changes.items()]
 
 
@@ -99,9 +102,10 @@ def run(
         if weights_absent(variant.preset):
             yield Row(variant.name, 0, dict.fromkeys(METRICS), "weights absent")
             continue
-        dataset = _grey(plan.dataset, plan.folder / "grey") if variant.grey else plan.dataset
+        dataset, examples = plan.dataset, read_examples(plan.dataset, plan.split)
+        if variant.grey:
+            dataset, examples = _in_grey(examples, plan.folder)
         place = Place(dataset, plan.folder, progress, stop)
-        examples = read_examples(dataset, plan.split)
         found = [measured(variant, seed, examples, place).evaluation for seed in range(plan.seeds)]
         yield Row(variant.name, len(found), {name: _mean(found, name) for name in METRICS})
 
@@ -114,16 +118,30 @@ def _mean(found: Sequence[Evaluation], name: str) -> Mean | None:
     return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
-def _grey(dataset: Path, folder: Path) -> Path:
-    """Copy a tree with grey pictures and the same masks; what is there is kept."""
-    for part in ("train", "test", "ground_truth"):
-        for file in sorted(p for p in (dataset / part).rglob("*") if p.is_file()):
-            target = folder / file.relative_to(dataset).with_suffix(".png")
-            if target.exists():
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            image = read_image(file).image
-            if image.ndim == 3:
-                image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)  # type: ignore[assignment]
-            write_durably(target, cv2.imencode(".png", image)[1].tobytes())
-    return folder
+def _in_grey(examples: Examples, folder: Path) -> tuple[Path, Examples]:
+    """Return a tree with train/good in grey, and the very same test images in grey.
+
+    Chosen before they are turned grey: a split goes by the file's bytes.
+    """
+    training = from_mvtec(examples.folder).files
+    made_of = digest([*map(file_sha256, training), examples.digest])
+    grey = folder / f"grey-{made_of[:8]}"
+    for file in training:
+        _copy_in_grey(file, grey / file.relative_to(examples.folder))
+    members = []
+    for example in examples.members:
+        copy = _copy_in_grey(example.file, grey / example.file.relative_to(examples.folder))
+        members.append(example._replace(file=copy))
+    return grey, examples._replace(folder=grey, members=members)
+
+
+def _copy_in_grey(file: Path, place: Path) -> Path:
+    """Write a grey PNG, unless it is there."""
+    target = place.with_suffix(".png")
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image = read_image(file).image
+        if image.ndim == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)  # type: ignore[assignment]
+        write_durably(target, cv2.imencode(".png", image)[1].tobytes())
+    return target

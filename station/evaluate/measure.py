@@ -103,8 +103,11 @@ def read_examples(folder: Path, split: Split) -> Examples:
 
 def own_threshold(card: ModelCard) -> Judging:
     """Judge by the highest score of the good units held out at training: no test data in it."""
-    highest = max(card.held_out_scores)
-    return Judging(highest, "the highest held-out good unit of the model's card", HIGHEST)
+    source = "the highest held-out good unit of the model's card"
+    if card.imported is not None:
+        source = "the highest good unit it was imported with, which it may have learned from"
+    rule = HIGHEST if card.held_out_rule is None else card.held_out_rule.rule
+    return Judging(max(card.held_out_scores), source, rule)
 
 
 def score(

@@ -157,9 +157,13 @@ def _ranking(labelled: LabelledScores, seed: int) -> tuple[Estimate, Estimate]:
             aurocs.append(_auroc(*counts))
             precisions.append(_average_precision(*counts))
     auroc = estimate(image_auroc(good, defective), np.concatenate(aurocs))
+    # A perfect order of so few units shows no more than this, so an imperfect one neither.
+    few = min(len(set(labelled.only(labelled.defective == k).units)) for k in (False, True))
+    most = clopper_pearson(few, few)[0]
     if auroc.low is None and auroc.value == 1.0:
-        pairs = min(len(set(labelled.only(labelled.defective == k).units)) for k in (False, True))
-        auroc = auroc.model_copy(update={"low": clopper_pearson(pairs, pairs)[0], "high": 1.0})
+        auroc = auroc.model_copy(update={"low": most, "high": 1.0})
+    elif auroc.low is not None:
+        auroc = auroc.model_copy(update={"low": min(auroc.low, most)})
     precision = estimate(average_precision(good, defective), np.concatenate(precisions))
     return auroc, precision
 

@@ -6,7 +6,9 @@ goes on where it was.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.metadata
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from station.evaluate import evaluation as evaluations
 from station.evaluate.evaluation import Evaluation
 from station.evaluate.measure import Examples, evaluate, own_threshold, score
 from station.evaluate.root import finished_before
-from station.evaluate.splits import check_unseen
+from station.evaluate.splits import check_unseen, file_sha256
 from station.learn.features.weights import find, known
 from station.learn.images import from_mvtec
 from station.learn.method import Progress
@@ -79,7 +81,8 @@ def measured(variant: Variant, seed: int, examples: Examples, place: Place) -> M
     """Train the variant's model and measure it on the examples, as far as that is not done."""
     name = model_name(variant, place.dataset, seed)
     if f"{name}/1" not in list_models(place.folder):
-        options = TrainOptions(name, variant.preset, variant.units, seed)
+        # Stopped in the middle, it goes on.
+        options = TrainOptions(name, variant.preset, variant.units, seed, resume=None)
         started = time.perf_counter()
         train(from_mvtec(place.dataset), options, place.folder, place.progress, place.stop)
         cost = Cost(training_s=time.perf_counter() - started)
@@ -108,9 +111,19 @@ def measured_model(workspace: Path, model: str, examples: Examples, kept_as: Pat
 
 def model_name(variant: Variant, dataset: Path, seed: int) -> str:
     """Name a model after all that makes it, so that no other experiment is taken for it."""
-    makes = f"{dataset.resolve()} {variant.units} {variant.preset.model_dump_json()}"
+    makes = (
+        f"{_training_digest(dataset)} {variant.units} {variant.preset.model_dump_json()} "
+        f"{importlib.metadata.version('station')}"
+    )
     words = "".join(c if c.isalnum() else "-" for c in variant.name.lower())
     return f"{words}-{hashlib.sha256(makes.encode()).hexdigest()[:8]}-seed{seed}"
+
+
+@functools.cache
+def _training_digest(dataset: Path) -> str:
+    images = from_mvtec(dataset)
+    names = [f"{file_sha256(file)} {file.relative_to(images.folder)}" for file in images.files]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def memory_mb(model: Model) -> float | None:

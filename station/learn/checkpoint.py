@@ -21,10 +21,13 @@ from station.records.dataset import write_durably
 class Checkpoint:
     """A folder under run/training/, named after everything that decides what is learned.
 
-    Within `with` it belongs to this training alone; what cannot be resumed does not stay.
+    Within `with` it belongs to this training alone; what cannot be resumed does not stay. With
+    `resume` None it is gone on with where there is something, else begun.
     """
 
-    def __init__(self, workspace: Path, name: str, decides: Sequence[object], resume: bool) -> None:
+    def __init__(
+        self, workspace: Path, name: str, decides: Sequence[object], resume: bool | None
+    ) -> None:
         key = hashlib.sha256(json.dumps(list(decides), sort_keys=True).encode()).hexdigest()[:12]
         self.folder = workspace / "run" / "training" / f"{name}-{key}"
         self.bank = self.folder / "features.npy"
@@ -48,7 +51,7 @@ class Checkpoint:
             raise DatasetError(
                 f"{self.folder.parent}: cannot be written: {error.strerror}"
             ) from error
-        if not self._resume:
+        if self._resume is False:
             self.remove()
         return self
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from station.detectors import GaussianPreset
 from station.errors import ConfigError
 from station.learn.features.bank import Features
-from station.learn.features.local import upsample
+from station.learn.features.local import mean_of, upsample
 from station.learn.method import Learned, Task
 from station.learn.simplenet.collapse import pointwise
 from station.learn.simplenet.network import patch_features
@@ -40,7 +40,7 @@ class Gaussian(NamedTuple):
 def of_patches(patches: Tensor, shrinkage: float) -> Gaussian:
     """Measure one Gaussian over patches (P, D)."""
     size = patches.shape[1]
-    mean = patches.mean(0, dtype=torch.float64)
+    mean = mean_of(patches)
     covariance = torch.zeros(size, size, dtype=torch.float64)
     for part in torch.split(patches, ROWS):
         centred = part.double() - mean

@@ -24,7 +24,7 @@ from station.learn.export import from_bytes, to_bytes, torchscript_is_meant, wri
 from station.learn.held_out import score, score_held_out, to_frames, training_data, unit_scores
 from station.learn.images import Reader, TrainingImages
 from station.learn.train import EXPORT_TOLERANCE, software
-from station.model import Golden, Imported, ModelCard, ModelInput
+from station.model import Golden, HeldOutRule, Imported, ModelCard, ModelInput
 from station.recipe import HIGHEST, MODEL_PATTERN
 from station.records.sheet import Image
 from station.torchscript import load_graph
@@ -114,7 +114,7 @@ def import_model(
         imported=Imported(file=file.name, sha256=sha256, library=library),
         golden=tuple(golden),
         held_out_scores=tuple(unit_scores(result, HIGHEST)),
-        held_out_setup_score=HIGHEST.setup_score,
+        held_out_rule=HeldOutRule(**HIGHEST._asdict()),
         software=software(),
         created=datetime.now(UTC),
     )

@@ -40,7 +40,7 @@ class Task:
     """What a method learns from, and where it tells and keeps how far it is."""
 
     training: TrainingImages
-    watched: Sequence[Path]  # held-out good images: for the learning curve, never to learn from
+    watched: Sequence[Path]  # good images for the learning curve: held out, but where units are few
     form: InputForm
     read: Callable[[Path], Image]
     seed: int

@@ -49,7 +49,7 @@ from station.learn.held_out import (
 from station.learn.images import Reader, TrainingImages
 from station.learn.method import Device, Learned, Progress, Task, check_device
 from station.learn.simplenet import fit as fit_simplenet
-from station.model import Golden, ModelCard, ModelInput, Training
+from station.model import Golden, HeldOutRule, ModelCard, ModelInput, Training
 from station.preset import DEFAULT, Preset
 from station.recipe import HIGHEST, MODEL_PATTERN, SheetRule
 
@@ -67,7 +67,7 @@ class TrainOptions:
     units: int | None = None  # train on this many units, drawn by the seed
     seed: int = 0
     rule: SheetRule = HIGHEST  # how the recipe makes a sheet's score of its shots
-    resume: bool = False
+    resume: bool | None = False  # None: where one was stopped
     precision: Literal["fp32", "int8"] = "fp32"
     penalty: Path | None = None  # a folder of images from elsewhere
     device: Device = "cpu"
@@ -104,7 +104,8 @@ def train(
     stop = stop or threading.Event()
     reader = Reader(images)
     settings = [options.seed, options.precision, options.device, preset.model_dump(mode="json")]
-    decides = [reader.digest, *settings]
+    made_of = {unit: [file.name for file in files] for unit, files in images.units.items()}
+    decides = [reader.sums(images.folder), made_of, software(), *settings]
     with Checkpoint(workspace, options.name, decides, options.resume) as checkpoint:
         first = reader.read(training.files[0])
         height, width = first.shape[:2]
@@ -170,7 +171,7 @@ def train(
             ),
             golden=golden,
             held_out_scores=tuple(unit_scores(result, options.rule)),
-            held_out_setup_score=options.rule.setup_score,
+            held_out_rule=HeldOutRule(**options.rule._asdict()),
             software=software(),
             created=datetime.now(UTC),
         )

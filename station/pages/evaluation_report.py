@@ -82,6 +82,7 @@ def write_evaluation(
         histogram=figures.histogram(evaluation),
         region_figure=figures.regions(evaluation.regions) if evaluation.regions else None,
         regions=evaluation.regions[:REGION_LIMIT],
+        learned_from_all=len(card.data.held_out_units) == card.data.units,
         curve=figures.learning_curve(curve) if curve else None,
         deviations=figures.deviations(deviations) if deviations else None,
         groups=_groups(evaluation, examples, scored),
@@ -160,19 +161,21 @@ def _tables(evaluation: Evaluation) -> list[tuple[str, list[tuple[tuple[str, str
 
 def _verdict(evaluation: Evaluation) -> list[str]:
     """Explain the threshold in words."""
-    escapes, rejects = evaluation.escapes, evaluation.false_rejects
-    at_zero = evaluation.false_rejects_at_zero_escapes
+    # The line judges sheets, and so does a threshold where there are any.
+    found, unit = evaluation.sheets or evaluation, "sheets" if evaluation.sheets else "images"
+    escapes, rejects = found.escapes, found.false_rejects
+    at_zero = found.false_rejects_at_zero_escapes
     if escapes is None or rejects is None or at_zero is None:
         return []
     return [
         f"At the threshold {evaluation.threshold:.4g} (T; {evaluation.threshold_from}), "
-        f"{escapes.count} of {escapes.total} defective images escape: the true share lies between "
+        f"{escapes.count} of {escapes.total} defective {unit} escape: the true share lies between "
         f"{escapes.low:.1%} and {escapes.high:.1%}, 95 % sure. {rejects.count} of {rejects.total} "
-        f"good images are rejected: truly {rejects.low:.1%} to {rejects.high:.1%}.",
+        f"good {unit} are rejected: truly {rejects.low:.1%} to {rejects.high:.1%}.",
         f"For none of these {escapes.total} to escape, the threshold may be "
-        f"{evaluation.zero_escape_threshold:.4g} at most (A). It rejects {at_zero.count} of "
-        f"{at_zero.total} good images: truly {at_zero.low:.1%} to {at_zero.high:.1%}.",
-        "A, B and C are read off these very images, so they flatter. `station threshold` chooses "
+        f"{found.zero_escape_threshold:.4g} at most (A). It rejects {at_zero.count} of "
+        f"{at_zero.total} good {unit}: truly {at_zero.low:.1%} to {at_zero.high:.1%}.",
+        f"A, B and C are read off these very {unit}, so they flatter. `station threshold` chooses "
         "one for the line.",
     ]
 

@@ -29,6 +29,7 @@ from station.pages.sheet_row import (
     Label,
     Row,
     finite,
+    outcome,
 )
 from station.records.sheet import Capture, Manifest, Verdict
 
@@ -115,17 +116,7 @@ def write_report(
 
 def _row(number: int, manifest: Manifest, label: Label | None) -> Row:
     verdict = manifest.verdict or Verdict.NONE
-    return Row(number, manifest, verdict, label, _outcome(verdict, label))
-
-
-def _outcome(verdict: Verdict, label: Label | None) -> str:
-    if label is None:
-        return ""
-    if verdict is Verdict.NONE:
-        return NOT_JUDGED
-    if label.good:
-        return RIGHT if verdict is Verdict.ACCEPT else FALSE_REJECT
-    return RIGHT if verdict is Verdict.REJECT else ESCAPE
+    return Row(number, manifest, verdict, label, outcome(verdict, label))
 
 
 def _header(manifests: list[Manifest]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from station.errors import ConfigError, DatasetError, StationError
 from station.intervals import clopper_pearson
 from station.pages.report import write_report
-from station.pages.sheet_row import Label
+from station.pages.sheet_row import ESCAPE, FALSE_REJECT, NOT_JUDGED, Label, outcome
 from station.records.dataset import Dataset, read_record
 from station.records.label import sheet_truth
 from station.records.sheet import Manifest, Verdict
@@ -95,16 +95,6 @@ def _run_of(sheet: str) -> str:
     return sheet.rpartition("-")[0]
 
 
-def outcome(manifest: Manifest, label: Label | None) -> str:
-    """Name what a verdict means beside the truth."""
-    if label is None or manifest.verdict is Verdict.NONE:
-        return "" if label is None else "not judged"
-    accepted = manifest.verdict is Verdict.ACCEPT
-    if label.good:
-        return "right" if accepted else "false reject"
-    return "ESCAPE" if accepted else "right"
-
-
 def _labels(manifests: list[Manifest], truth: Path) -> dict[str, Label]:
     found = {manifest.sheet: sheet_truth(truth, manifest) for manifest in manifests}
     return {sheet: Label(label, label == "good") for sheet, label in found.items() if label}
@@ -119,19 +109,24 @@ def _row(manifest: Manifest, known: dict[str, Label]) -> dict[str, Any]:
     }
     if known:
         label = known.get(manifest.sheet)
-        row |= {"truth": label.label if label else None, "outcome": outcome(manifest, label)}
+        row |= {
+            "truth": label.label if label else None,
+            "outcome": outcome(manifest.verdict, label),
+        }
     return row
 
 
 def _lines(manifests: list[Manifest], known: dict[str, Label]) -> list[str]:
     counts = {v: sum(m.verdict is v for m in manifests) for v in Verdict}
     lines = [", ".join(f"{count} {verdict}" for verdict, count in counts.items())]
-    outcomes = [(known[m.sheet], outcome(m, known[m.sheet])) for m in manifests if m.sheet in known]
+    outcomes = [
+        (known[m.sheet], outcome(m.verdict, known[m.sheet])) for m in manifests if m.sheet in known
+    ]
     for what, wanted, good in (
-        ("escapes", "ESCAPE", False),
-        ("false rejects", "false reject", True),
+        ("escapes", ESCAPE, False),
+        ("false rejects", FALSE_REJECT, True),
     ):
-        judged = [name for label, name in outcomes if label.good is good and name != "not judged"]
+        judged = [name for label, name in outcomes if label.good is good and name != NOT_JUDGED]
         if judged:
             count = judged.count(wanted)
             low, high = clopper_pearson(count, len(judged))

@@ -18,6 +18,17 @@ class Label(NamedTuple):
     good: bool
 
 
+def outcome(verdict: Verdict | None, label: Label | None) -> str:
+    """Name what a verdict means beside the truth; nothing where that is not known."""
+    if label is None:
+        return ""
+    if verdict is None or verdict is Verdict.NONE:
+        return NOT_JUDGED
+    if label.good:
+        return RIGHT if verdict is Verdict.ACCEPT else FALSE_REJECT
+    return RIGHT if verdict is Verdict.REJECT else ESCAPE
+
+
 class Row(NamedTuple):
     """One sheet of the table."""
 

@@ -143,15 +143,17 @@ def test_scores_that_another_rule_made_are_refused(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = workspace / "models" / "toy" / "1" / "card.yaml"
-    card.write_text(card.read_text() + "held_out_setup_score: consensus\n")
+    card.write_text(
+        card.read_text() + "held_out_rule: {setup_score: consensus, same_place: 0.02}\n"
+    )
     options = ("--policy", "good-only", "0.01", "--from-card")
     code, row, err = choose(workspace, capsys, *options)
     assert (code, row) == (2, {})
     assert (
         "recipes/glassfiber.yaml: setup_score: lowest, but the scores in the card of toy/1 were "
-        "made with consensus"
+        "made with consensus within 0.02 of a picture"
     ) in err
-    card.write_text(card.read_text().replace("consensus", "lowest"))
+    card.write_text(card.read_text().replace("consensus, same_place: 0.02", "lowest"))
     assert choose(workspace, capsys, *options)[0] == 0
 
 

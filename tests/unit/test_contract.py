@@ -73,7 +73,7 @@ def test_everything_printed_is_in_the_json() -> None:
     row = json.loads(json.dumps(contract("zero-escape", DEFECTIVE, present=0.6).as_dict()))
     assert row["threshold"] == 0.35
     assert row["escapes"]["count"] == 0
-    assert row["escapes"]["high"] == pytest.approx(0.6316, abs=1e-4)
+    assert row["escapes"]["high"] == pytest.approx(1 - 0.025 ** (1 / 3))
     assert row["false_rejects"]["rate"] == 0.4
     assert row["zero_escape"]["threshold"] == 0.35
     assert row["present"]["threshold"] == 0.6
@@ -81,8 +81,8 @@ def test_everything_printed_is_in_the_json() -> None:
 
 
 def test_a_count_is_shown_with_its_interval() -> None:
-    assert worth(share(0, 16)) == "0 of 16 = 0 % (at most 17.1 %)"
-    assert worth(share(16, 16)) == "16 of 16 = 100 % (at least 82.9 %)"
+    assert worth(share(0, 16)) == "0 of 16 = 0 % (0 % to 20.6 %)"
+    assert worth(share(16, 16)) == "16 of 16 = 100 % (79.4 % to 100 %)"
     assert worth(share(1, 10)) == "1 of 10 = 10 % (0.253 % to 44.5 %)"
     assert worth(None) == "unknown: there are none"
 

@@ -17,7 +17,8 @@ from station.evaluate import measure as evaluate
 from station.evaluate.metrics import Estimate
 from station.evaluate.root import averages, categories, finished_before, mean
 from station.learn.export import write_model
-from station.model import newest
+from station.model import HeldOutRule, newest
+from station.recipe import HIGHEST, SheetRule
 from station.records.sheet import Image, Prediction
 
 
@@ -232,6 +233,10 @@ def test_a_name_alone_means_its_newest_version(tmp_path: Path) -> None:
 
 def test_without_a_threshold_the_cards_held_out_scores_judge() -> None:
     assert evaluate.own_threshold(card()).threshold == max(card().held_out_scores)
+    assert evaluate.own_threshold(card()).rule == HIGHEST
+    made = HeldOutRule(setup_score="consensus", same_place=0.02)
+    by_consensus = evaluate.own_threshold(card().model_copy(update={"held_out_rule": made}))
+    assert by_consensus.rule == SheetRule("consensus", 0.02)
 
 
 def test_a_finished_category_is_reused_only_while_everything_is_the_same(tree: Path) -> None:

@@ -7,13 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from station.errors import DatasetError
+from station.errors import ConfigError, DatasetError
 from station.evaluate import experiment
-from station.evaluate.experiment import METRICS, Mean, Plan, Row
+from station.evaluate.experiment import METRICS, Mean, Plan, Row, _in_grey
+from station.evaluate.measure import read_examples
 from station.evaluate.variants import Variant, model_name
-from station.learn.images import from_mvtec
+from station.learn.images import from_mvtec, read_image
 from station.pages.experiment_report import write_experiment, written
-from station.preset import DEFAULT, PAPER, Preset
+from station.preset import DEFAULT, PAPER, Preset, changed
 
 
 def tree(folder: Path, count: int, *, colour: bool = False) -> Path:
@@ -50,6 +51,32 @@ def test_every_backbone_is_compared(tmp_path: Path) -> None:
         "efficientnet_lite0",
         "wide_resnet50_2",
     }
+
+
+def test_the_published_crop_takes_neither_tiles_nor_a_larger_input(tmp_path: Path) -> None:
+    found = experiment.variants("ablation", PAPER, from_mvtec(tree(tmp_path, 2)))
+    assert all(v.preset.tiles == 1 for v in found if isinstance(v.preset, Preset))
+    for change in ({"tiles": 2}, {"input_size": 512}):
+        with pytest.raises(ConfigError, match=r"preset paper cuts .* it takes no tiles"):
+            changed(PAPER, **change)
+
+
+def test_grey_pictures_are_those_of_the_colour_split(tmp_path: Path) -> None:
+    root = tree(tmp_path / "a", 2, colour=True)
+    for number in range(8):
+        place = root / "test" / "good" / f"{number}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place), np.full((16, 16, 3), 20 * number, np.uint8))
+    (root / "train" / "good" / "Thumbs.db").write_bytes(b"no picture")
+    examples = read_examples(root, "select")
+    grey, found = _in_grey(examples, tmp_path / "out")
+    stems = [example.file.stem for example in examples.members]
+    assert len(stems) == 4
+    assert [example.file.stem for example in found.members] == stems
+    assert all(read_image(e.file).image.ndim == 2 for e in found.members)
+    assert len(from_mvtec(grey).files) == 2
+    cv2.imwrite(str(root / "train" / "good" / "new.png"), np.full((16, 16, 3), 99, np.uint8))
+    assert _in_grey(examples, tmp_path / "out")[0] != grey, "another set, another folder"
 
 
 def test_grey_needs_colour(tmp_path: Path) -> None:
@@ -98,6 +125,8 @@ def test_published_figures_stand_apart_and_with_backbones_alone(tmp_path: Path) 
 
 
 def test_models_of_different_experiments_never_share_a_name(tmp_path: Path) -> None:
+    tree(tmp_path / "x", 2)
+    tree(tmp_path / "y", 3)
     names = {
         model_name(variant, dataset, seed)
         for variant in (Variant("a", DEFAULT), Variant("a", PAPER), Variant("a", DEFAULT, 2))

@@ -104,6 +104,15 @@ def test_a_training_belongs_to_one_process_and_leaves_only_what_can_be_resumed(
         Checkpoint(tmp_path, "cloth", [2], resume=True).__enter__()
 
 
+def test_what_goes_on_by_itself_goes_on_only_where_something_was_stopped(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Checkpoint(tmp_path, "cloth", [1], resume=None) as training:
+            found: list[dict[str, int]] = []
+            training.load(found.append)
+            training.save({"done": len(found) + 1})
+    assert found == [{"done": 1}]
+
+
 @pytest.mark.parametrize("left", [0, 100])
 def test_a_damaged_training_is_told(tmp_path: Path, left: int) -> None:
     checkpoint = Checkpoint(tmp_path, "cloth", [1], resume=False)

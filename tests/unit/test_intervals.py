@@ -28,12 +28,25 @@ def test_bounds_are_where_the_count_becomes_improbable(counted: tuple[int, int])
         assert 1 - at_most(count - 1, total, low) == pytest.approx(0.025)
 
 
-def test_none_and_all_have_one_sided_bounds() -> None:
-    none, everything, some = share(0, 30), share(30, 30), share(3, 30)
-    assert (none.low, none.high) == (0.0, upper_bound(0, 30))
+@pytest.mark.parametrize("count", [0, 3, 30])
+def test_a_share_has_the_two_sided_interval_whatever_was_counted(count: int) -> None:
+    found = share(count, 30)
+    assert (found.low, found.high) == clopper_pearson(count, 30)
+
+
+@pytest.mark.parametrize("total", [30, 80])
+def test_the_interval_holds_the_true_share_95_times_in_100(total: int) -> None:
+    for rate in (0.005, 0.01, 0.02, 0.05, 0.2, 0.5):
+        held = sum(
+            math.comb(total, k) * rate**k * (1 - rate) ** (total - k)
+            for k in range(total + 1)
+            if share(k, total).low <= rate <= share(k, total).high
+        )
+        assert held >= 0.95
+
+
+def test_none_of_many_has_a_one_sided_bound_of_its_own() -> None:
     assert upper_bound(0, 30) == pytest.approx(1 - 0.05 ** (1 / 30))
-    assert (everything.low, everything.high) == (1 - none.high, 1.0)
-    assert (some.low, some.high) == clopper_pearson(3, 30)
 
 
 def test_of_nothing_nothing_is_known() -> None:

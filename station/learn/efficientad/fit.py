@@ -223,7 +223,8 @@ def _banks(task: Task, trio: Trio) -> tuple[Tensor, Tensor]:
                 bank[i * len(frames) : (i + 1) * len(frames)] = values.half().numpy()
             task.progress(Progress("features", i + 1, len(files), f"{size / 1e6:.0f} MB"))
             task.check_stop("stopped while reading the images; nothing was learned yet")
-        for path, ready in zip(unfinished, paths, strict=True):
+        for bank, path, ready in zip(banks, unfinished, paths, strict=True):
+            bank.flush()  # to the disk: a later state tells that it is whole
             path.replace(ready)
     images, targets = (open_bank(path) for path in paths)
     total, squares, count = torch.zeros(()), torch.zeros(()), 0

@@ -8,11 +8,10 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
@@ -27,6 +26,8 @@ from station.learn.simplenet.network import patch_features
 from station.learn.synthetic import strew
 from station.preset import Preset
 from station.records.sheet import Image
+
+Bank = np.memmap[Any, np.dtype[np.float16]]
 
 CALIBRATION_IMAGES = 60  # about as many give int8 its ranges
 STREWN_IMAGES = 90  # at least; few training images are strewn with defects several times
@@ -178,7 +179,7 @@ def fill_bank(
     generator = torch.Generator().manual_seed(options.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
-    bank: NDArray[np.float16] | None = None
+    bank: Bank | None = None
     try:
         for i, file in enumerate(files):
             patches = patches_of(file)  # (P, D)
@@ -193,6 +194,8 @@ def fill_bank(
                 bank = reserve(unfinished, shape)
             bank[i] = patches[chosen].half().numpy()
             told(i + 1, bank.nbytes)
+        if bank is not None:
+            bank.flush()  # to the disk: a later state tells that it is whole
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -209,7 +212,7 @@ def open_bank(path: Path) -> Tensor:
         raise DatasetError(f"{path}: cannot be read; train without --resume") from error
 
 
-def reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+def reserve(path: Path, shape: tuple[int, ...]) -> Bank:
     """Make the file and take its space: a full disk must not show as a bus error later."""
     size = 2 * math.prod(shape)
     free = shutil.disk_usage(path.parent).free

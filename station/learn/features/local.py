@@ -49,3 +49,9 @@ class AuthorsPool(nn.Module):
 def upsample(level: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     """Bring a coarse level onto a finer grid."""
     return F.interpolate(level, (int(size[0]), int(size[1])), mode="bilinear", align_corners=False)
+
+
+def mean_of(patches: Tensor) -> Tensor:
+    """Return the mean of patches (P, D) in float64; a bank is never cast whole."""
+    parts = torch.split(patches, 1 << 15)
+    return torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(patches)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.learn.features.local import upsample
+from station.learn.features.local import mean_of, upsample
 from station.learn.simplenet.collapse import SLOPE
 from station.preset import ImageBatches, LearnedAdaptor, Preset
 
@@ -76,7 +76,7 @@ class Space(NamedTuple):
         if isinstance(preset.adaptor, LearnedAdaptor):
             return cls(torch.zeros(size), torch.ones(size), None)
         patches = bank.flatten(0, 1)
-        mean = patches.mean(0, dtype=torch.float32)
+        mean = mean_of(patches).float()
         covariance = torch.zeros(size, size, dtype=torch.float64)
         for part in torch.split(patches, 1 << 15):
             centred = (part.float() - mean).double()
