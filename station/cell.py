@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 from typing import Any, NamedTuple
 
 import structlog
@@ -16,7 +15,7 @@ from station import devices
 from station.config import CellConfig, Driver, LoadedCell
 from station.devices import Camera, Robot, RobotInfo
 from station.errors import ConfigError, DeviceError
-from station.gate import Gate
+from station.gate import Ask, Gate
 from station.motion import MotionGuard
 from station.strict import dotted, line_of
 
@@ -33,9 +32,6 @@ class Cell(NamedTuple):
     motion: MotionGuard
     camera: Camera
     gate: Gate
-
-
-Ask = Callable[[Event], None] | None
 
 
 @contextmanager

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from station.devices import RobotStatus
-from station.errors import StationError
+from station.errors import DatasetError, StationError
 from station.golden import Predictor
 from station.recipe import Shot
 from station.records.dataset import save_image, save_map
 from station.records.sheet import Capture, FileEntry, Frame, Image, Prediction, pixels_sha256
-from station.sheet_score import ShotScore
+from station.sheet_score import Map, ShotScore
 
 QUEUE_FRAMES = 8  # frames waiting to be saved or scored; the loop blocks when there are more
 SAVERS = 2
+
+KeepMap = Callable[[Path, Map], FileEntry]
 
 
 class Taken(NamedTuple):
@@ -79,22 +82,22 @@ class Collector:
         return SheetCollection(self, sheet, folder)
 
     def close(self) -> None:
-        """Let the threads finish what they hold."""
+        """Let the savers finish what they hold; a score that nobody waits for may never come."""
         self._savers.shutdown()
-        self._scorer.shutdown()
+        self._scorer.shutdown(wait=False, cancel_futures=True)
 
-    def submit(self, folder: Path, file: str, shot: Shot, taken: Taken) -> _Pending:
-        """Queue one frame; blocks while too many are waiting."""
+    def submit(self, path: Path, shot: Shot, taken: Taken, keep_map: KeepMap) -> _Pending:
+        """Queue one frame to be saved at `path`; blocks while too many are waiting."""
         frame = taken.frame
         self._slots.acquire()
-        saved = self._savers.submit(_save, folder / file, frame.image)
+        saved = self._savers.submit(_save, path, frame.image)
         saved.add_done_callback(lambda _: self._slots.release())
         scored = None
         if self._predictor is not None:
             self._slots.acquire()
-            scored = self._scorer.submit(_score, self._predictor, folder / file, frame.image)
+            scored = self._scorer.submit(_score, self._predictor, path, frame.image, keep_map)
             scored.add_done_callback(lambda _: self._slots.release())
-        return _Pending(file, shot, taken, saved, scored)
+        return _Pending(path.name, shot, taken, saved, scored)
 
 
 class SheetCollection:
@@ -105,11 +108,31 @@ class SheetCollection:
         self._sheet = sheet
         self._folder = folder
         self._pending: list[_Pending] = []
+        self._writing = threading.Lock()
+        self._abandoned = False
 
     def add(self, shot: Shot, taken: Taken) -> None:
         """Take over one frame."""
         file = f"{self._sheet}_{shot.setup}_{shot.number}.png"
-        self._pending.append(self._collector.submit(self._folder, file, shot, taken))
+        self._pending.append(
+            self._collector.submit(self._folder / file, shot, taken, self._keep_map)
+        )
+
+    def _keep_map(self, path: Path, anomaly_map: Map) -> FileEntry:
+        with self._writing:
+            if self._abandoned:
+                raise DatasetError("the sheet was given up before it was scored")
+            return save_map(path, anomaly_map)
+
+    def abandon(self) -> Collected:
+        """Wait until every frame is on disk; nobody judges the sheet, so no score is waited for."""
+        with self._writing:  # a map that is being written is written to its end
+            self._abandoned = True
+        for pending in self._pending:
+            if pending.scored is not None and not pending.scored.done():
+                pending.scored.cancel()
+                _map_of(self._folder / pending.file).unlink(missing_ok=True)
+        return self.finish()
 
     def finish(self) -> Collected:
         """Wait until every frame is on disk and scored.
@@ -123,7 +146,7 @@ class SheetCollection:
         problems: list[str] = []
         scoring_s = saving_s = 0.0
         for pending in self._pending:
-            saved, scored, problem = _results(pending)
+            saved, scored, problem = _results(pending, wait=not self._abandoned)
             if saved is None:
                 problems.append(str(problem))  # names the file itself
                 if scored is not None:  # a map without its picture is no evidence
@@ -150,14 +173,17 @@ class SheetCollection:
         )
 
 
-def _results(pending: _Pending) -> tuple[_Saved | None, _Scored | None, str | None]:
-    """Wait for both threads' work on a frame; a failure of either comes back as text."""
+def _results(pending: _Pending, *, wait: bool) -> tuple[_Saved | None, _Scored | None, str | None]:
+    """Return both threads' work on a frame; a failure of either comes back as text.
+
+    Without `wait` a score that is not there yet is none.
+    """
     scored = problem = None
-    if pending.scored is not None:
+    if pending.scored is not None and (wait or pending.scored.done()):
         try:
             scored = pending.scored.result()
-        except StationError as error:
-            problem = str(error)
+        except (StationError, CancelledError) as error:
+            problem = str(error) or "the sheet was given up before it was scored"
     try:
         return pending.saved.result(), scored, problem
     except StationError as error:
@@ -170,16 +196,16 @@ def _save(path: Path, image: Image) -> _Saved:
     return _Saved(pixels_sha256(image), entry, time.perf_counter() - started)
 
 
-def _score(predictor: Predictor, path: Path, image: Image) -> _Scored:
+def _score(predictor: Predictor, path: Path, image: Image, keep_map: KeepMap) -> _Scored:
     started = time.perf_counter()
     prediction = predictor.predict(image)
-    map_path = path.with_name(f"{path.stem}_map.npy")
-    return _Scored(
-        prediction,
-        map_path.name,
-        save_map(map_path, prediction.anomaly_map),
-        time.perf_counter() - started,
-    )
+    place = _map_of(path)
+    entry = keep_map(place, prediction.anomaly_map)
+    return _Scored(prediction, place.name, entry, time.perf_counter() - started)
+
+
+def _map_of(picture: Path) -> Path:
+    return picture.with_name(f"{picture.stem}_map.npy")
 
 
 def _capture(

@@ -34,7 +34,16 @@ from station.records.sheet import (
     judge,
 )
 from station.shadow import Shadow
-from station.shots import Job, Run, Spent, begin_run, begin_sheet, leave_sheet, take_shot
+from station.shots import (
+    Job,
+    Run,
+    Spent,
+    begin_run,
+    begin_sheet,
+    leave_sheet,
+    retreat,
+    take_shot,
+)
 
 log = structlog.get_logger()
 
@@ -88,7 +97,7 @@ def inspect(
 ) -> Iterator[Inspected]:
     """Inspect sheets as they arrive: shoot, score, judge, record, then signal."""
     with closing(Collector(judging.predictor)) as collector:
-        _adopt_leftovers(dataset, job, judging)
+        adopt_leftovers(dataset, job, judging)
         run = begin_run(cell, job, dataset, collector)
         for number in numbers:
             if not cell.gate.wait_for_sheet(job.stop):
@@ -118,6 +127,7 @@ def capture(
             "capture.left_unfinished", folder=str(folder), advice="look, then move or delete it"
         )
     with closing(Collector(None)) as collector:
+        retreat(cell, job.recipe.recipe, job.stop, dry_run=False)
         run = begin_run(cell, job, dataset, collector)
         for number in range(1, sheets + 1):
             if not cell.gate.wait_for_sheet(job.stop):
@@ -146,7 +156,7 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
         collected = collection.finish()
         run.cell.gate.check_laid()  # and that the arm has not stopped since the last shot
     except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
-        return _record_unjudged(folder, sheet, run, judging, spent, collection.finish(), error)
+        return _record_unjudged(folder, sheet, run, judging, spent, collection.abandon(), error)
     verdict, score, reasons = judge(
         collected.shots, len(run.shots), judging.threshold, judging.rule
     )
@@ -160,15 +170,15 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
             told = "unknown"  # whatever fails from here on, a line may be high
             run.cell.gate.sort(verdict)
             told = verdict.value
+        frame_to_line_ms = _ms(time.perf_counter() - spent.last_frame)
+        if run.job.signals:
+            _note_told(run, target, told)
     except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
         log.error("sheet.unsignalled", verdict=verdict, told=told, reason=_reason(error))
         target = _where(run, folder, manifest)
         if target != folder:  # else there is no record yet, and the next start makes it none
             _note_told(run, target, told, _reason(error))
         return Inspected(manifest, target, None, error, told)
-    frame_to_line_ms = _ms(time.perf_counter() - spent.last_frame)
-    if run.job.signals:
-        _note_told(run, target, told)
     log.info(
         "sheet.inspected",
         verdict=verdict,
@@ -310,7 +320,7 @@ def stop_if_it_cannot_go_on(inspected: Inspected) -> None:
         raise ModelError(f"sheet {manifest.sheet} was rejected, not scored: {problems[0]}")
 
 
-def _adopt_leftovers(dataset: Dataset, job: Job, judging: Judging) -> None:
+def adopt_leftovers(dataset: Dataset, job: Job, judging: Judging) -> None:
     """Record sheets that a killed process left behind, so that none is without an outcome."""
     for folder in dataset.leftovers("inspection"):
         files = dataset.adopt(folder)

@@ -25,6 +25,11 @@ OUTPUT_S = 1.0
 PULSE_S = 0.2  # longer than a PLC's cycle
 
 
+# Asks a person for a sheet; stops where the event is set, and calls the second meanwhile, which
+# raises where the robot has stopped. None where a line tells of sheets.
+Ask = Callable[[threading.Event, Callable[[], None]], None] | None
+
+
 class Gate:
     """Waits for sheets and tells what became of them."""
 
@@ -34,7 +39,7 @@ class Gate:
         lines: Lines,
         timeout_s: float,
         memory: Path,
-        ask: Callable[[threading.Event], None] | None = None,
+        ask: Ask = None,
     ) -> None:
         self._robot = robot
         self._lines = lines
@@ -62,9 +67,12 @@ class Gate:
     def wait_for_sheet(self, stop: threading.Event) -> bool:
         """Wait until a sheet lies there; False when asked to stop meanwhile."""
         if self._ask is not None:
-            self._ask(stop)
+            self._ask(stop, self._check_ready)
             return not stop.is_set()
         return self._wait_present(True, stop)
+
+    def _check_ready(self) -> None:
+        self._robot.status().check_ready(self._robot.device)
 
     def present(self) -> bool:
         """Tell whether a sheet lies there; raises where the robot has stopped."""

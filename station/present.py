@@ -9,7 +9,13 @@ from structlog.contextvars import bound_contextvars
 
 from station.cell import Cell
 from station.collect import Collector
-from station.cycle import Inspected, Judging, inspect_sheet, stop_if_it_cannot_go_on
+from station.cycle import (
+    Inspected,
+    Judging,
+    adopt_leftovers,
+    inspect_sheet,
+    stop_if_it_cannot_go_on,
+)
 from station.records.dataset import Dataset
 from station.shots import Job, begin_run, leave_sheet, retreat, return_above
 
@@ -25,6 +31,7 @@ def present(
     same one stays until the last time.
     """
     with closing(Collector(judging.predictor)) as collector:
+        adopt_leftovers(dataset, job, judging)
         retreat(cell, job.recipe.recipe, job.stop, dry_run=job.dry_run)
         run = begin_run(cell, job, dataset, collector)
         for number in range(1, times + 1):

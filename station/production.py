@@ -58,6 +58,8 @@ class Plant(NamedTuple):
     show: Callable[[Inspected], None]
     blocked: Callable[[], StationError | None] = lambda: None
     """An outside cause not to begin the next sheet, e.g. a disk that is nearly full."""
+    recover: Callable[[], None] = lambda: None
+    """Brings the ledger in line with the records, before the devices are opened."""
 
 
 class Production:
@@ -153,6 +155,7 @@ class Production:
         self._error = None
         # Its traceback held the devices that are closed, in a cycle: their descriptors go with it.
         gc.collect()
+        self._plant.recover()
         if self._judging is None:
             self._judging = self._judging_open.enter_context(self._plant.open_judging())
         self._cell = self._cell_open.enter_context(self._plant.open_cell())

@@ -67,6 +67,7 @@ class Run(NamedTuple):
 def begin_run(cell: Cell, job: Job, dataset: Dataset, collector: Collector) -> Run:
     """Check the whole way, then set lines and camera; nothing moves yet."""
     recipe = job.recipe.recipe
+    dataset.look_again()
     shots = recipe.shots(cell.motion.forward)
     cell.motion.check_route(recipe.route(shots))
     cell.gate.reset(job.stop)
@@ -123,9 +124,14 @@ def return_above(run: Run) -> None:
 
 
 def retreat(cell: Cell, recipe: Recipe, stop: threading.Event, *, dry_run: bool) -> None:
-    """Bring the arm slowly up from where it really stands; let an earlier run's sheet go."""
-    height_m = max(shot.approach.z for shot in recipe.shots(cell.motion.forward))
-    if cell.motion.stands_below(height_m):
+    """Bring the arm slowly up from where it really stands; let an earlier run's sheet go.
+
+    Above the first setup, where every sheet ends, it stays.
+    """
+    approaches = [shot.approach for shot in recipe.shots(cell.motion.forward)]
+    height_m = max(approach.z for approach in approaches)
+    away_m = cell.motion.status().pose.distance_m(approaches[0])
+    if away_m > NEAR_M and cell.motion.stands_below(height_m):
         if not dry_run:
             cell.gate.begin()  # the arm moves only while busy is high
         cell.motion.retreat(height_m)

@@ -317,4 +317,6 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
 
 def say(text: str) -> None:
     """Tell the person at the keyboard; never part of a result."""
-    print(text, file=sys.stderr, flush=True)
+    # Where nobody can read it the work goes on. RuntimeError: said in a signal handler amid a word.
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        print(text, file=sys.stderr, flush=True)

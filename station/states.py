@@ -177,20 +177,26 @@ class Machine:
                 self.on_way_to_production()
             self._enter(target, reason)
         if command is Command.ABORT:
-            self.on_abort()
+            self.on_abort()  # before anything that could fail or wait
+        _tell(target, reason)
         return target
 
     def done(self, state: State) -> None:
         """Say that the work of an acting state is done; nothing where a command was faster."""
         with self._changed:
-            if self._state is state:
-                self._enter(TRANSITIONS[state][None], self._reason)
+            if self._state is not state:
+                return
+            target, reason = TRANSITIONS[state][None], self._reason
+            self._enter(target, reason)
+        _tell(target, reason)
 
     def fault(self, reason: str) -> None:
         """Abort because something went wrong; the first cause stays."""
         with self._changed:
-            if Command.ABORT in TRANSITIONS[self._state]:
-                self._enter(State.ABORTING, reason)
+            if Command.ABORT not in TRANSITIONS[self._state]:
+                return
+            self._enter(State.ABORTING, reason)
+        _tell(State.ABORTING, reason)
 
     def set_mode(self, mode: Mode) -> None:
         """Change the mode, or refuse it with the reason."""
@@ -220,4 +226,8 @@ class Machine:
         else:
             self.finishing.set()
         self._changed.notify_all()
-        log.info("state.entered", state=state, **({"reason": reason} if reason else {}))
+
+
+def _tell(state: State, reason: str) -> None:
+    """Log a change, once nobody waits for it any more."""
+    log.info("state.entered", state=state, **({"reason": reason} if reason else {}))

@@ -23,6 +23,7 @@ from station.config import load_cell
 from station.model import open_model
 from station.recipe import LoadedRecipe
 from station.records.dataset import Dataset
+from station.records.ledger import open_ledger
 from station.records.sheet import Manifest, Verdict
 
 ADDRESS = "127.0.0.60"
@@ -58,7 +59,10 @@ def bench_cycle(
     held_ms: list[float] = []
     to_line_ms: list[float] = []
     stages: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(prefix="station-bench-") as folder:
+    # Where a station's records lie: another disk takes another time to make them durable.
+    data = workspace / "data"
+    data.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=data) as folder:
         journal = Path(folder) / "journal.jsonl"
         with (
             far_ends(workspace, ADDRESS, *_options(recipe, size, journal)) as cell_file,
@@ -74,9 +78,12 @@ def bench_cycle(
                 judge.card.runtime,
                 judge.card.precision,
             )
-            job = shots.Job("bench-1", recipe, cell_config, {}, Event())
-            dataset = Dataset(Path(folder), recipe.name)
-            with open_cell(cell_config.config, Path(folder)) as cell:
+            job = shots.Job("bench-0001", recipe, cell_config, {}, Event())
+            with (
+                open_ledger(Path(folder)) as ledger,
+                open_cell(cell_config.config, Path(folder)) as cell,
+            ):
+                dataset = Dataset(Path(folder), recipe.name, ledger)
                 collector = Collector(judge)
                 run = shots.begin_run(cell, job, dataset, collector)
                 # The first pair only warms caches.
@@ -84,7 +91,7 @@ def bench_cycle(
                     cell.gate.wait_for_sheet(job.stop)
                     started = time.monotonic()
                     if number % 2 == 0:
-                        done = cycle.inspect_sheet(f"bench-{number}", run, judging)
+                        done = cycle.inspect_sheet(f"bench-0001-{number:06d}", run, judging)
                         if done.error is not None:
                             raise done.error
                         shots.leave_sheet(run)

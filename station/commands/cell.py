@@ -7,6 +7,7 @@ import contextlib
 import json
 import select
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from station.commands.common import cell_of, check_out, judged_by, recipe_of, st
 from station.config import LoadedCell
 from station.control import Control
 from station.errors import INTERRUPTED, ConfigError, StationError
+from station.gate import Ask
 from station.image_quality import quality
 from station.model import ModelCard, load_card, open_model
 from station.production import Plant, Production
@@ -127,7 +129,12 @@ def inspect(args: argparse.Namespace) -> int:
         _check_reference(workspace, recipe, basis)
 
     machine = Machine(Mode.DRY_RUN if args.dry_run else Mode.PRODUCE)
-    machine.on_way_to_production = lambda: _check_reference(workspace, recipe, basis)
+
+    def check_way() -> None:
+        room.check_start()
+        _check_reference(workspace, recipe, basis)
+
+    machine.on_way_to_production = check_way
 
     def blocked() -> StationError | None:
         if machine.mode is Mode.PRODUCE:
@@ -155,7 +162,6 @@ def inspect(args: argparse.Namespace) -> int:
     ):
         machine.on_mode = lambda mode: lock.give() if mode.lends else lock.take()
         dataset = Dataset(workspace, recipe.name, ledger)
-        recover(dataset, ledger, cell.config.station)
         plant = Plant(
             recipe.recipe,
             dataset,
@@ -164,6 +170,7 @@ def inspect(args: argparse.Namespace) -> int:
             begin_job=lambda dry: job_of(workspace, recipe, cell, machine.finishing, dry_run=dry),
             show=tell,
             blocked=blocked,
+            recover=lambda: recover(dataset, ledger, cell.config.station),
         )
         production = Production(machine, plant, leave)
         with control.serve(workspace, Control(machine, production.facts)), keep_alive():
@@ -237,15 +244,18 @@ def check_model_input(recipe: LoadedRecipe, tiles: int) -> None:
         )
 
 
-def ask_of(cell: LoadedCell) -> Callable[[threading.Event], None] | None:
+def ask_of(cell: LoadedCell) -> Ask:
     """Return how a person tells that a sheet lies there, where no line does."""
     if cell.config.gate == "input":
         return None
 
-    def ask(stop: threading.Event) -> None:
+    def ask(stop: threading.Event, check_ready: Callable[[], None]) -> None:
+        if sys.stdin.isatty():  # an Enter from before this question is no answer to it
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)
         show.say("lay a sheet and press Enter")
         while not stop.is_set():
-            ready, _, _ = select.select([sys.stdin], [], [], 0.2)
+            check_ready()
+            ready, _, _ = select.select([sys.stdin], [], [], 0.1)
             if ready and not sys.stdin.readline():
                 raise ConfigError("gate: manual needs a keyboard; standard input is closed")
             if ready:

@@ -89,7 +89,8 @@ def reference(args: argparse.Namespace) -> int:
     with bench.presented("reference", len(known.sheets), ask, lift=True) as (sheets, ledger):
         # From here on the check before counts no longer: what is found now must not be left out.
         state.write(bench.workspace, name, check)
-        for sheet, inspected in zip(known.sheets, sheets, strict=False):
+        # The judged ones first: after the last of them the arm has to leave it, and errors come up.
+        for inspected, sheet in zip(sheets, known.sheets, strict=False):
             manifest = inspected.manifest
             if inspected.error is None and not any(c.problem for c in manifest.captures):
                 check = check.answered(

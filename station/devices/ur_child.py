@@ -25,6 +25,7 @@ POLL_S = 0.005
 STALE_S = 0.5  # a frozen stream keeps its last values, so only a standing timestamp tells
 WATCH_S = 0.05
 REMOTE_S = 0.25  # how often the pendant is asked whether it still leaves control to us
+PENDANT_S = 1.5
 STALL_S = 2.0
 STALL_RAD = (
     2e-4  # less than the slowest move turns some joint in that time, more than encoder noise
@@ -90,6 +91,8 @@ class Server:
         self._io: RTDEIOInterface | None = None
         self._parent = os.getppid()
         self._remote = True
+        self._asking = threading.Event()
+        self._wanted = self._answered = 0  # answers of the pendant
         if control:
             self._control = self._take_control()
             self._io = RTDEIOInterface(host)
@@ -139,7 +142,22 @@ class Server:
     def move(
         self, pose: Pose, speed_m_s: float, acceleration_m_s2: float, deadline_s: float
     ) -> RobotStatus:
-        """Go to pose in a straight line; return the state once steady there."""
+        """Go to pose in a straight line; return the state once steady there.
+
+        After anything that ends it early the program is ended too: one that a light curtain paused
+        would go on with the line once the curtain is free.
+        """
+        try:
+            return self._move(pose, speed_m_s, acceleration_m_s2, deadline_s)
+        except DeviceTimeout:
+            raise  # the link is lost: whoever asked ends this process and stops the program
+        except DeviceError:
+            self._stop_program()
+            raise
+
+    def _move(
+        self, pose: Pose, speed_m_s: float, acceleration_m_s2: float, deadline_s: float
+    ) -> RobotStatus:
         control = self._controls()
         self._measured_from_now().check_may_begin(self.device)  # no move begins on old data
         end = time.monotonic() + deadline_s
@@ -218,7 +236,7 @@ class Server:
         if any(values.values()):
             # A line that rises is a statement: not about a robot that has stopped meanwhile, nor
             # of somebody else's.
-            self._remote = self._ask_pendant()
+            self._ask_pendant_now()
             self._measured_from_now().check_may_begin(self.device)
         for line, value in values.items():
             if not self._io.setStandardDigitalOut(line, value):
@@ -262,7 +280,8 @@ class Server:
             control = RTDEControlInterface(self._host)
         except RuntimeError as error:
             raise DeviceError(self.device, str(error).strip(), _advice(str(error))) from error
-        control.setWatchdog(WATCHDOG_HZ)
+        if not control.setWatchdog(WATCHDOG_HZ):
+            raise DeviceError(self.device, "did not take the watchdog", "restart the controller")
         return control
 
     def _first_status(self) -> RobotStatus:
@@ -303,6 +322,19 @@ class Server:
             if still_s > STALE_S or not self._receive.isConnected():
                 give_up(self._lost(still_s), self._leave)
 
+    def _ask_pendant_now(self) -> None:
+        """Have an answer that was asked for after this was called; the watchdog hears on of us."""
+        self._wanted += 1
+        self._asking.set()
+        end = time.monotonic() + PENDANT_S
+        while self._answered < self._wanted:
+            if time.monotonic() > end:
+                raise DeviceTimeout(
+                    self.device, "its dashboard does not answer", "restart the controller"
+                )
+            self._kick()
+            time.sleep(POLL_S)
+
     def _ask_pendant(self) -> bool:
         try:
             return _in_remote_control(self._host)
@@ -314,9 +346,12 @@ class Server:
     def _watch_remote(self) -> None:
         """Ask the pendant in a thread of its own: a dashboard that hangs must delay nothing."""
         while True:
-            time.sleep(REMOTE_S)
+            self._asking.wait(REMOTE_S)
+            self._asking.clear()
+            wanted = self._wanted
             with contextlib.suppress(OSError):  # a lost link is told by the stream
                 self._remote = _in_remote_control(self._host)
+                self._answered = wanted
 
     def _lost(self, age_s: float) -> DeviceTimeout:
         connected = self._receive.isConnected()
@@ -374,8 +409,11 @@ class _Progress:
 
 
 def _in_remote_control(host: str) -> bool:
-    """Tell whether the pendant lets others command; a CB3 has no such switch."""
-    return dashboard(host, "is in remote control").lower() != "false"
+    """Tell whether the pendant lets others command; a CB3 has no such switch, and says so."""
+    answer = dashboard(host, "is in remote control").lower()
+    if not answer:
+        raise ConnectionError("no answer")  # the dashboard has gone: nobody knows
+    return answer != "false"
 
 
 def _steady(joint_speeds: Sequence[float]) -> bool:

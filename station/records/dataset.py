@@ -63,7 +63,7 @@ class Dataset:
         self.root = workspace / "data" / recipe
         self._index = index
         self._partial = self.root / ".partial"
-        self._last_sha256: str | None = None
+        self._last_sha256: str | None = None  # None: not known, to be looked up
         self._durable_day: Path | None = None
 
     def begin(self, kind: Kind, sheet: str) -> Path:
@@ -87,6 +87,7 @@ class Dataset:
         target = self.inspection_place(manifest)
         day = target.parent
         manifest = manifest.model_copy(update={"previous": self._last_record()})
+        self._last_sha256 = None  # whatever interrupts from here on, the next one looks again
         text = _dump(manifest)
         write_durably(folder / MANIFEST, text)
         try:
@@ -105,6 +106,10 @@ class Dataset:
             after = history.after(manifest.verdict, manifest.silent, [])
             self._index.record(manifest, self._last_sha256, target, after)
         return target
+
+    def look_again(self) -> None:
+        """Forget which record is the newest: another process may have recorded since."""
+        self._last_sha256 = None
 
     def inspection_place(self, manifest: Manifest) -> Path:
         """Return the folder in which an inspection's record lies, or will."""

@@ -6,9 +6,11 @@ line that of the manifest, so that none can be changed or taken out unnoticed.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -54,19 +56,25 @@ def append(folder: Path, manifest_sha256: str, event: What, **values: object) ->
     """Add one event, durably; a line that a power cut left half written is cut off first."""
     path = folder / HISTORY
     try:
+        stream = path.open("a+b")
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # `keep` and `retention` may run beside the station
         lines, whole = _lines(path)
         previous = hashlib.sha256(lines[-1]).hexdigest() if lines else manifest_sha256
         entry = Event.model_validate(
             {"event": event, "at": datetime.now(UTC), "previous": previous, **values}
         )
-        with path.open("r+b" if path.exists() else "xb") as stream:
-            stream.truncate(whole)
-            stream.seek(whole)
-            stream.write(_dump(entry) + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        stream.truncate(whole)
+        stream.write(_dump(entry) + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from error
+    finally:
+        with suppress(OSError):  # what could not be written is told already
+            stream.close()
     return entry
 
 

@@ -64,8 +64,18 @@ class Ledger:
         return self._engine.dialect.name != "sqlite"
 
     def record(self, manifest: Manifest, sha256: str, folder: Path, after: After) -> None:
-        """Commit the row of one recorded sheet; one that is there already is replaced."""
+        """Commit the row of one recorded sheet; that of another record by the same id stays."""
         with self._begin() as connection:
+            there = connection.execute(
+                sql.select(sheets.c.recipe, sheets.c.manifest_sha256).where(
+                    sheets.c.sheet == manifest.sheet
+                )
+            ).first()
+            if there is not None and tuple(there) != (manifest.recipe, sha256):
+                raise DatasetError(
+                    f"{self.name}: {manifest.sheet} is already recorded, of recipe {there.recipe}; "
+                    "write the highest boot number used in data/ into run/boot"
+                )
             _replace(connection, self.row(manifest, sha256, folder, after), shots_of(manifest))
 
     def note(self, sheet: str, after: After) -> None:

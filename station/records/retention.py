@@ -52,7 +52,9 @@ def plan(dataset: Dataset, policy: Retention, now: datetime) -> Plan:
             continue
         whole += 1
         after = after_of(record)
-        reason = None if after.thinned else _why_stays(record, after, policy, now)
+        reason = "kept by a person" if after.kept else None
+        if not after.thinned:
+            reason = _why_stays(record, after, policy, now)
         if reason:
             staying[reason] += 1
             continue
@@ -77,7 +79,10 @@ def thin(dataset: Dataset, candidate: Candidate, why: str) -> list[str]:
     problems = check_record(folder).problems
     if problems:
         return problems  # a damaged record is evidence
-    if not after_of(candidate.record).thinned:
+    after = after_of(candidate.record)  # anew: hours may have gone by since the plan
+    if after.kept:
+        return ["kept by a person"]
+    if not after.thinned:
         files = {name: manifest.files[name] for name in candidate.files}
         # Said first: pictures that are gone without a word are lost, not thinned.
         dataset.note(folder, "thinned", files=files, why=why)

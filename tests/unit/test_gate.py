@@ -185,7 +185,7 @@ def test_a_sheet_whose_busy_never_rose_is_offered_to_the_line_as_none(gate: Gate
 def test_a_manual_gate_asks_and_waits_for_no_line(tmp_path: Path) -> None:
     arm = ArmDouble()
     asked: list[int] = []
-    manual = Gate(arm, LINES, 0.1, tmp_path / "sheet", ask=lambda _: asked.append(1))
+    manual = Gate(arm, LINES, 0.1, tmp_path / "sheet", ask=lambda *_: asked.append(1))
     manual.reset(FREE)
     assert manual.wait_for_sheet(FREE)
     manual.begin()
@@ -226,4 +226,4 @@ def test_a_sheet_that_goes_while_it_is_worked_on_is_an_error(gate: Gates) -> Non
 
 
 def test_a_manual_gate_has_no_line_to_tell_that_a_sheet_has_gone(tmp_path: Path) -> None:
-    Gate(ArmDouble(), LINES, 0.1, tmp_path / "sheet", ask=lambda _: None).check_laid()
+    Gate(ArmDouble(), LINES, 0.1, tmp_path / "sheet", ask=lambda *_: None).check_laid()

@@ -99,7 +99,7 @@ ALLOWED: dict[str, set[str]] = {
         "pages.sheet_row",
     },
     "bench.cycle": FILES
-    | {"records.dataset", "model", "collect", "cell", "cycle", "shots", "devices"}
+    | {"records.dataset", "records.ledger", "model", "collect", "cell", "cycle", "shots", "devices"}
     | {"bench.far_ends"},
     "bench": {
         "errors",
