@@ -147,8 +147,10 @@ class Server:
         After anything that ends it early the program is ended too: one that a light curtain paused
         would go on with the line once the curtain is free.
         """
+        control = self._controls()
+        self._measured_from_now().check_may_begin(self.device)  # no move begins on old data
         try:
-            return self._move(pose, speed_m_s, acceleration_m_s2, deadline_s)
+            return self._move(control, pose, speed_m_s, acceleration_m_s2, deadline_s)
         except DeviceTimeout:
             raise  # the link is lost: whoever asked ends this process and stops the program
         except DeviceError:
@@ -156,10 +158,13 @@ class Server:
             raise
 
     def _move(
-        self, pose: Pose, speed_m_s: float, acceleration_m_s2: float, deadline_s: float
+        self,
+        control: RTDEControlInterface,
+        pose: Pose,
+        speed_m_s: float,
+        acceleration_m_s2: float,
+        deadline_s: float,
     ) -> RobotStatus:
-        control = self._controls()
-        self._measured_from_now().check_may_begin(self.device)  # no move begins on old data
         end = time.monotonic() + deadline_s
         before = control.getAsyncOperationProgressEx().operationId()
         if not control.moveL(list(pose), speed_m_s, acceleration_m_s2, True):

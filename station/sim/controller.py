@@ -138,6 +138,13 @@ class Controller:
         self.arm.trip(safety)
         self._watch_safety(time.monotonic())
 
+    def release_safeguard(self) -> None:
+        """Go on with program and move, as where a safeguard is set to resume by itself."""
+        if self._safety is Safety.SAFEGUARD_STOP:
+            self.arm.safety = Safety.NORMAL
+            self._watch_safety(time.monotonic())
+            self.play_program()
+
     def unlock(self, now: float) -> bool:
         """Release a protective stop as the pendant does; the program stays paused."""
         if self._safety is Safety.PROTECTIVE_STOP and now - self._stopped_at < UNLOCK_DELAY_S:

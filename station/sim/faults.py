@@ -44,6 +44,7 @@ class FaultPort:
         self._journal = journal
         self._commands: dict[str, Callable[[], object]] = {
             "reset": lambda: controller.reset(time.monotonic()),
+            "safeguard_release": controller.release_safeguard,
             "cut": ports.cut,
             "refuse": ports.refuse,
             "half_open": self._half_open,

@@ -143,6 +143,20 @@ def test_every_other_stop_ends_a_move_too(
     assert seconds_to_rest(sim) < 0.6
 
 
+def test_a_safeguard_that_resumes_by_itself_finds_no_program_to_go_on_with(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    with Underway(robot, sim) as move:
+        sim.send("safeguard_stop")
+        time.sleep(0.15)  # less than the watchdog's
+        sim.send("safeguard_release")
+    assert isinstance(move.error, RobotStopped)
+    place = sim.send("state")["pose"]
+    time.sleep(0.5)
+    assert sim.send("state")["pose"] == pytest.approx(place, abs=1e-9), "the old move is over"
+    assert Pose.of(place).distance_m(FAR) > 0.05
+
+
 def test_a_frozen_stream_ends_a_move_and_the_arm_is_stopped(robot: UrRobot, sim: Simulator) -> None:
     with Underway(robot, sim) as move:
         sim.send("freeze")

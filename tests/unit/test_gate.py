@@ -198,6 +198,14 @@ def test_a_manual_gate_asks_and_waits_for_no_line(tmp_path: Path) -> None:
     assert not (tmp_path / "sheet").exists(), "there is no line that tells when it goes"
 
 
+def test_a_person_is_asked_while_the_robot_is_looked_at(tmp_path: Path) -> None:
+    arm = ArmDouble()
+    arm.safety = "protective stop"
+    manual = Gate(arm, LINES, 0.1, tmp_path / "sheet", ask=lambda _, check_ready: check_ready())
+    with pytest.raises(RobotStopped, match="protective stop"):
+        manual.wait_for_sheet(FREE)
+
+
 def test_a_stop_is_noticed_while_a_sheet_is_awaited(gate: Gates) -> None:
     arm = ArmDouble()
     arm.safety = "protective stop"

@@ -25,7 +25,7 @@ from station.production import Plant, Production
 from station.recipe import HIGHEST, LoadedRecipe, load_recipe
 from station.records.dataset import Dataset, read_record
 from station.records.sheet import Frame, Image, Manifest, Prediction
-from station.shots import Job
+from station.shots import Job, retreat
 from station.states import Command, Machine, Mode, State
 
 ROOT = Path(__file__).parents[2]
@@ -315,6 +315,20 @@ def test_a_retreat_moves_only_while_busy_is_high(bench: Bench) -> None:
         assert bench.arm.outputs == 0
 
     bench.run(lead)
+
+
+def test_an_arm_that_rests_above_the_first_setup_costs_no_sheet(bench: Bench) -> None:
+    """Though another setup is higher: a fresh sheet is not taken for one that was begun."""
+    recipe = bench.recipe.recipe
+    higher = recipe.setups[0].model_copy(
+        update={"name": "right", "pose": recipe.setups[0].place(lambda _: LOW).raised(0.05)}
+    )
+    both = recipe.model_copy(update={"setups": (*recipe.setups, higher)})
+    first = both.shots(lambda _: LOW)[0].approach
+    bench.arm.pose, bench.arm.joints = first, ArmDouble(first).joints
+    with bench.open_cell() as cell:
+        retreat(cell, both, threading.Event(), dry_run=False)
+    assert (bench.arm.moves, bench.arm.lines) == ([], [])
 
 
 def test_an_abort_interrupts_whatever_is_under_way(bench: Bench) -> None:

@@ -312,6 +312,39 @@ def test_a_stopped_sheet_keeps_its_reason_even_where_it_cannot_be_recorded(bench
     mend()
 
 
+def test_a_record_that_another_process_made_between_two_runs_is_a_link_too(bench: Bench) -> None:
+    bench.inspect()
+    other = Bench(bench.workspace, bench.ledger)
+    other.boots = 1
+    other.inspect()  # s1-0002, as `station reference` while the cell is lent
+    bench.boots = 2
+    bench.inspect()
+    assert bench.problems() == []
+
+
+def test_a_recording_that_was_interrupted_breaks_no_chain(bench: Bench) -> None:
+    bench.inspect()
+    known = bench.dataset._last_sha256
+    mend = block_place(bench)
+    bench.inspect()
+    mend()
+    bench.inspect()
+    assert bench.problems() == []
+    assert bench.dataset._last_sha256 not in {None, known}
+
+
+def test_the_row_of_another_recipes_sheet_is_not_replaced(bench: Bench) -> None:
+    (inspected,), _ = bench.inspect()
+    bench.boots = 0  # run/boot was lost
+    bench.dataset = Dataset(bench.workspace, "other", bench.ledger)
+    (second,), error = bench.inspect()
+    assert "s1-0001-000001 is already recorded, of recipe glassfiber" in str(error)
+    assert (second.outcome, bench.risen) == ("none", [ACCEPT])
+    row = bench.ledger.row_of(inspected.manifest.sheet)
+    assert row is not None
+    assert row["recipe"] == "glassfiber"
+
+
 def test_every_sheet_of_a_run_is_one_link_of_the_chain(bench: Bench) -> None:
     found, error = bench.inspect(sheets=4)
     assert error is None

@@ -60,6 +60,18 @@ def test_a_kept_sheet_stays_until_it_is_released(dataset: Dataset) -> None:
     assert chosen(dataset) == [sheet_id(1)]
 
 
+def test_a_sheet_that_is_kept_after_the_plan_was_made_stays(dataset: Dataset) -> None:
+    folder = told(dataset, 1)
+    (candidate,) = plan(dataset, POLICY, OLD).candidates
+    dataset.note(folder, "kept", who="a", why="a customer asked")
+    assert thin(dataset, candidate, "old") == ["kept by a person"]
+    assert pictures(folder) == 3
+    files = {candidate.files[0]: candidate.record.manifest.files[candidate.files[0]]}
+    dataset.note(folder, "thinned", files=files, why="old")  # as of a run that was killed
+    assert chosen(dataset) == []
+    assert plan(dataset, POLICY, OLD).staying == {"kept by a person": 1}
+
+
 def test_young_sheets_and_one_in_so_many_stay(dataset: Dataset) -> None:
     for number in range(1, 5):
         told(dataset, number)

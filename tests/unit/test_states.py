@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from station.errors import CommandRefused, ProductionLocked
+from station.log import configure
+from station.show import say
 from station.states import TRANSITIONS, Command, Machine, Mode, State
 
 WAITING = {
@@ -46,6 +52,25 @@ def test_only_clear_then_reset_then_start_lead_from_aborted_to_execute() -> None
             new = {t for s in new for c, t in TRANSITIONS[s].items() if c is not missing} - reached
             reached |= new
         assert State.EXECUTE not in reached, missing
+
+
+def test_an_abort_interrupts_though_the_log_cannot_be_written() -> None:
+    machine, called = Machine(), list[str]()
+    machine.command(Command.CLEAR)
+    machine.on_abort = lambda: called.append("abort")
+    stderr = sys.stderr
+    with Path("/dev/full").open("w", buffering=1) as full:
+        sys.stderr = full
+        try:
+            configure(verbose=False)
+            machine.command(Command.ABORT, "stop")
+            machine.fault("never mind")
+            say("nobody reads this")
+        finally:
+            sys.stderr = stderr
+            with suppress(OSError):
+                full.close()
+    assert (machine.state, called) == (State.ABORTING, ["abort"])
 
 
 def test_a_refusal_names_the_state_and_what_is_possible() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -257,3 +259,18 @@ def test_a_commit_that_fails_leaves_a_record_and_an_error(
     folder = dataset.inspection_place(read_record(dataset.folders()[-1]).manifest)
     assert read_record(folder).manifest.verdict == "accept"
     assert is_damaged(tmp_path)
+
+
+def test_events_that_come_at_once_lose_none(tmp_path: Path) -> None:
+    """`station keep` beside retention: each appends after the other's line."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom station.records import history\n"
+        "for _ in range(40):\n"
+        "    history.append(Path(sys.argv[1]), '0' * 64, 'kept', who=sys.argv[2], why='x')\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in ("a", "b")
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    events, problems = history.read(tmp_path, "0" * 64)
+    assert (len(events), problems) == (80, [])
