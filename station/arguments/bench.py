@@ -45,7 +45,9 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
 
     detectors = of("detectors", "from camera buffer to verdict: every model, runtime and precision")
     detectors.add_argument("--model", metavar="NAME/N", help="default: the newest of every name")
-    detectors.add_argument("--size", type=size, metavar="WxH", help="default: the model's input")
+    detectors.add_argument(
+        "--size", type=size, metavar="WxH", help="default: the training pictures'"
+    )
     _add_rounds(detectors)
 
     _add_rounds(of("simplenet", "inference against the plain, unfolded network"))

@@ -50,6 +50,8 @@ _ROBOT_MODES = {
 _SAFETY_MODES = {
     1: "normal", 2: "reduced", 3: "protective stop", 4: "recovery", 5: "safeguard stop",
     6: "system emergency stop", 7: "robot emergency stop", 8: "violation", 9: "fault",
+    10: "joint id check", 11: "undefined safety mode", 12: "safeguard stop (automatic mode)",
+    13: "stop of the enabling device",
 }  # fmt: skip
 _PLAYING = 2
 _CLEAR = "clear the cause at the pendant, then start again"

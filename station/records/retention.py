@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import NamedTuple
+from zlib import crc32
 
 from station.errors import DatasetError
 from station.recipe import Retention
 from station.records.dataset import Dataset, Record, after_of, read_record, sync_folder
 from station.records.history import After
-from station.records.ledger import SheetId
 from station.records.sheet import Verdict
 from station.records.verify import check_record
 
@@ -95,6 +95,14 @@ def thin(dataset: Dataset, candidate: Candidate, why: str) -> list[str]:
     return []
 
 
+def is_sample(sheet: str, every: int) -> bool:
+    """Tell whether this is the one in so many that stays.
+
+    By the id as a whole: numbers begin anew with each run, and many runs have few sheets.
+    """
+    return crc32(sheet.encode()) % every == 0
+
+
 def _why_stays(record: Record, after: After, policy: Retention, now: datetime) -> str | None:
     manifest = record.manifest
     if manifest.verdict is not Verdict.ACCEPT or after.outcome != "accept":
@@ -103,7 +111,7 @@ def _why_stays(record: Record, after: After, policy: Retention, now: datetime) -
         return "kept by a person"
     if now - manifest.started_at < timedelta(days=policy.thin_accepts_after_days):
         return "too young"
-    if SheetId.of(manifest.sheet).number % policy.keep_every == 0:
+    if is_sample(manifest.sheet, policy.keep_every):
         return f"one in {policy.keep_every} stays"
     if policy.exported_first and not after.exported:
         return "not exported yet"

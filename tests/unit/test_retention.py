@@ -15,7 +15,7 @@ from station.errors import DatasetError
 from station.recipe import Retention
 from station.records.dataset import Dataset, after_of, read_record
 from station.records.ledger import Ledger, open_ledger
-from station.records.retention import Plan, check, plan, thin
+from station.records.retention import Plan, check, is_sample, plan, thin
 from station.records.storage import Room, free
 from station.records.verify import verify
 
@@ -77,7 +77,17 @@ def test_young_sheets_and_one_in_so_many_stay(dataset: Dataset) -> None:
         told(dataset, number)
     assert chosen(dataset, now=WHEN + timedelta(days=29)) == []
     every = POLICY.model_copy(update={"keep_every": 2})
-    assert chosen(dataset, every) == [sheet_id(1), sheet_id(3)]
+    samples = [sheet_id(number) for number in range(1, 5) if is_sample(sheet_id(number), 2)]
+    assert 0 < len(samples) < 4
+    assert chosen(dataset, every) == [
+        sheet_id(n) for n in range(1, 5) if sheet_id(n) not in samples
+    ]
+
+
+def test_short_runs_keep_their_share_too() -> None:
+    sheets = [f"s1-{boot:04d}-{number:06d}" for boot in range(400) for number in range(1, 6)]
+    assert 70 < sum(is_sample(sheet, 20) for sheet in sheets) < 130  # of 2000
+    assert all(is_sample(sheet, 1) for sheet in sheets)
 
 
 def test_a_sheet_that_was_not_exported_stays(dataset: Dataset) -> None:
