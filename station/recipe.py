@@ -306,7 +306,7 @@ class Recipe(Strict):
     @property
     def sheet_rule(self) -> SheetRule:
         """How a sheet's score is made of its shots."""
-        if self.view_width_m is None:
+        if self.view_width_m is None or self.setup_score != "consensus":
             return SheetRule(self.setup_score)
         spread_m = 0.0
         for offsets in [self.offsets_m, *(s.offsets_m for s in self.setups if s.offsets_m)]:

@@ -29,7 +29,10 @@ WIDE = 240  # columns
 
 def near(text: str) -> str:
     """Tell paths from where the reader stands: recipes/a.yaml, not /srv/line/recipes/a.yaml."""
-    return text.replace(f"{Path.cwd()}{os.sep}", "")
+    try:
+        return text.replace(f"{Path.cwd()}{os.sep}", "")
+    except OSError:  # the folder one stood in has been removed
+        return text
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import resource
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -117,8 +118,7 @@ class Detector:
             self._network = openvino_network(openvino_runtime.from_bytes(int8), runtime, threads)
         elif hasattr(self._graph, "network"):
             if runtime.name == "openvino":
-                model = _converted(self._graph, sha256, cache)
-                self._network = openvino_network(model, runtime, threads)
+                self._network = _compiled(self._graph, sha256, cache, runtime, threads)
             else:
                 self._network = torch_network(self._graph.network, bf16=runtime.precision == "bf16")
         elif runtime.precision != "fp32" or runtime.name == "openvino":
@@ -163,12 +163,24 @@ def openvino_network(model: object, runtime: Runtime, threads: int) -> Network:
     return run
 
 
-def _converted(graph: torch.jit.ScriptModule, sha256: str, cache: Path | None) -> object:
-    shape = (1, 3, graph.height, graph.width)
-    if cache is None:
+def _compiled(
+    graph: torch.jit.ScriptModule, sha256: str, cache: Path | None, runtime: Runtime, threads: int
+) -> Network:
+    """Compile the graph's network; what was kept and can no longer be compiled is made anew."""
+
+    def converted() -> object:
+        shape = (1, 3, graph.height, graph.width)
         return openvino_runtime.convert(graph.network, [shape])
+
+    if cache is None:
+        return openvino_network(converted(), runtime, threads)
     folder = cache / f"{sha256}-{openvino_runtime.version()}"
-    return openvino_runtime.cached(folder, lambda: openvino_runtime.convert(graph.network, [shape]))
+    try:
+        kept = openvino_runtime.cached(folder, converted)
+        return openvino_network(kept, runtime, threads)
+    except ModelError:
+        shutil.rmtree(folder, ignore_errors=True)
+    return openvino_network(openvino_runtime.cached(folder, converted), runtime, threads)
 
 
 def has_cuda() -> bool:

@@ -17,7 +17,7 @@ from station.model import Model, open_model
 from station.records.dataset import save_image
 from station.records.sheet import Image, Prediction, Verdict
 
-FRAME = (2048, 2448)  # height and width of the five-megapixel sensor
+FRAME_WIDTH = 2448  # pixels, of the five-megapixel sensor
 
 
 def score_files(
@@ -79,9 +79,11 @@ def bench_model(workspace: Path, name: str, repeats: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     figures: dict[str, float] = {}
     with open_model(workspace, name) as model:
-        channels = () if model.card.input.channels == "grey" else (3,)
-        for label, size in {"256": (256, 256), "frame": FRAME}.items():
-            image = rng.integers(0, 256, (*size, *channels), np.uint8)
+        taken = model.card.input
+        channels = () if taken.channels == "grey" else (3,)
+        for label, width in {"256": 256, "frame": FRAME_WIDTH}.items():
+            height = round(width * taken.frame_height / taken.frame_width)  # the shape it takes
+            image = rng.integers(0, 256, (height, width, *channels), np.uint8)
             times = _times_ms(model, image, repeats)
             figures[f"p50_ms_{label}"] = float(np.percentile(times, 50))
             figures[f"p95_ms_{label}"] = float(np.percentile(times, 95))

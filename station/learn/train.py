@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Literal
 
 import torch
 
+from station import torchscript
 from station.detectors import (
     AnyPreset,
     EfficientadPreset,
@@ -40,8 +42,8 @@ from station.learn.export import (
 from station.learn.features.quantise import Int8Network, int8_file
 from station.learn.held_out import (
     HeldOut,
+    answer,
     hold_out,
-    score,
     score_held_out,
     training_data,
     unit_scores,
@@ -49,7 +51,7 @@ from station.learn.held_out import (
 from station.learn.images import Reader, TrainingImages
 from station.learn.method import Device, Learned, Progress, Task, check_device
 from station.learn.simplenet import fit as fit_simplenet
-from station.model import Golden, HeldOutRule, ModelCard, ModelInput, Training
+from station.model import WEIGHTS, Golden, HeldOutRule, ModelCard, ModelInput, Training
 from station.preset import DEFAULT, Preset
 from station.recipe import HIGHEST, MODEL_PATTERN, SheetRule
 
@@ -199,21 +201,36 @@ def learn(task: Task, preset: AnyPreset) -> Learned:
 def _export(
     detector: Detector, reference: Detector, result: HeldOut
 ) -> tuple[bytes, tuple[Golden, ...]]:
-    """Freeze; refuse what does not score the golden images like the network that was trained."""
+    """Freeze; refuse what does not answer to golden images as the network that was trained.
+
+    What answers is what was read back from the bytes that will be written.
+    """
     int8 = isinstance(detector.network, Int8Network)
     weights = int8_file(detector) if int8 else to_bytes(freeze(detector))
-    graph = detector if int8 else from_bytes(weights)
+    graph = _read_back_int8(weights) if int8 else from_bytes(weights)
+    allowed = EXPORT_TOLERANCE["int8" if int8 else "fp32"]
     golden = []
     images = [(image, False) for image in result.good_golden]
     images += [(image, True) for image in result.spoilt_golden]
     for i, (image, spoilt) in enumerate(images):
-        found, trained = score(graph, image), score(reference, image)
-        if not abs(found - trained) <= EXPORT_TOLERANCE["int8" if int8 else "fp32"]:
+        (found, found_map), (trained, trained_map) = answer(graph, image), answer(reference, image)
+        if not abs(found - trained) <= allowed:
             raise ModelError(
                 f"the exported model scores {found:.6f} where the trained one scores {trained:.6f}"
             )
+        apart = float(abs(found_map - trained_map).max())
+        if not apart <= allowed * max(1.0, abs(trained)):
+            raise ModelError(f"the exported model's map is {apart:.6f} from the trained one's")
         golden.append(Golden(file=f"golden-{i}.png", score=found, spoilt=spoilt))
     return weights, tuple(golden)
+
+
+def _read_back_int8(weights: bytes) -> torchscript.Detector:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / WEIGHTS
+        path.write_bytes(weights)
+        wanted = torchscript.Runtime("openvino", "int8")
+        return torchscript.Detector(path, hashlib.sha256(weights).hexdigest(), wanted, None)
 
 
 def software() -> dict[str, str]:
