@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,10 +128,12 @@ class SheetCollection:
         """Wait until every frame is on disk; nobody judges the sheet, so no score is waited for."""
         with self._writing:  # a map that is being written is written to its end
             self._abandoned = True
-        for pending in self._pending:
+        for index, pending in enumerate(self._pending):
             if pending.scored is not None and not pending.scored.done():
                 pending.scored.cancel()
                 _map_of(self._folder / pending.file).unlink(missing_ok=True)
+                # Asked once: a score that came a moment later would name the map that went.
+                self._pending[index] = pending._replace(scored=None)
         return self.finish()
 
     def finish(self) -> Collected:
@@ -146,7 +148,7 @@ class SheetCollection:
         problems: list[str] = []
         scoring_s = saving_s = 0.0
         for pending in self._pending:
-            saved, scored, problem = _results(pending, wait=not self._abandoned)
+            saved, scored, problem = _results(pending)
             if saved is None:
                 problems.append(str(problem))  # names the file itself
                 if scored is not None:  # a map without its picture is no evidence
@@ -173,17 +175,14 @@ class SheetCollection:
         )
 
 
-def _results(pending: _Pending, *, wait: bool) -> tuple[_Saved | None, _Scored | None, str | None]:
-    """Return both threads' work on a frame; a failure of either comes back as text.
-
-    Without `wait` a score that is not there yet is none.
-    """
+def _results(pending: _Pending) -> tuple[_Saved | None, _Scored | None, str | None]:
+    """Wait for both threads' work on a frame; a failure of either comes back as text."""
     scored = problem = None
-    if pending.scored is not None and (wait or pending.scored.done()):
+    if pending.scored is not None:
         try:
             scored = pending.scored.result()
-        except (StationError, CancelledError) as error:
-            problem = str(error) or "the sheet was given up before it was scored"
+        except StationError as error:
+            problem = str(error)
     try:
         return pending.saved.result(), scored, problem
     except StationError as error:

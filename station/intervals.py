@@ -28,8 +28,6 @@ class Share:
 
 def share(count: int, total: int, confidence: float = CONFIDENCE) -> Share:
     """Return a share with its exact two-sided interval."""
-    if total == 0:
-        return Share(0, 0, 0.0, 1.0)
     return Share(count, total, *clopper_pearson(count, total, confidence))
 
 

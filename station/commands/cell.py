@@ -17,7 +17,15 @@ from structlog.contextvars import bind_contextvars
 
 from station import control, cycle, reference, show, teach
 from station.cell import open_camera, open_cell, open_devices, open_robot, station_lock
-from station.commands.common import cell_of, check_out, judged_by, recipe_of, stopping, workspace_of
+from station.commands.common import (
+    UNJUDGED,
+    cell_of,
+    check_out,
+    judged_by,
+    recipe_of,
+    stopping,
+    workspace_of,
+)
 from station.config import LoadedCell
 from station.control import Control
 from station.errors import INTERRUPTED, ConfigError, StationError
@@ -156,7 +164,7 @@ def inspect(args: argparse.Namespace) -> int:
             raise
 
     with (
-        stopping("the sheet", "a sheet under way has no verdict", machine.finishing) as leave,
+        stopping("the sheet", UNJUDGED, machine.finishing) as leave,
         station_lock(workspace) as lock,
         open_ledger(workspace, cell.config.ledger) as ledger,
     ):

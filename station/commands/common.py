@@ -18,6 +18,7 @@ from station.errors import ConfigError
 from station.recipe import LoadedRecipe, load_recipe
 from station.workspace import active_recipe
 
+UNJUDGED = "a sheet under way has no verdict"
 CONTINUED = "the same command goes on with what is missing"
 
 

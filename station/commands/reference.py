@@ -12,7 +12,7 @@ from station import reference as state
 from station import show
 from station.cell import open_cell
 from station.commands.cell import ask_of, basis_of, check_model_input, job_of, open_judging
-from station.commands.common import cell_of, judged_by, recipe_of, stopping, workspace_of
+from station.commands.common import UNJUDGED, cell_of, judged_by, recipe_of, stopping, workspace_of
 from station.config import LoadedCell
 from station.cycle import Inspected
 from station.errors import INTERRUPTED, ConfigError, ProductionLocked
@@ -55,7 +55,7 @@ class Bench(NamedTuple):
         """Open everything; yield what is judged, sheet by sheet, and the ledger."""
         Room(self.workspace / "data", self.cell.config.disk).check_start()
         with (
-            stopping("the sheet", "a sheet under way has no verdict") as stop,
+            stopping("the sheet", UNJUDGED) as stop,
             open_cell(self.cell.config, self.workspace, ask_of(self.cell)) as cell,
             open_ledger(self.workspace, self.cell.config.ledger) as ledger,
             open_judging(self.workspace, self.recipe, self.model, self.threshold) as judging,

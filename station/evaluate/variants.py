@@ -23,7 +23,7 @@ from station.evaluate import evaluation as evaluations
 from station.evaluate.evaluation import Evaluation
 from station.evaluate.measure import Examples, evaluate, own_threshold, score
 from station.evaluate.root import finished_before
-from station.evaluate.splits import check_unseen, file_sha256
+from station.evaluate.splits import check_unseen, digest, file_sha256
 from station.learn.features.weights import find, known
 from station.learn.images import from_mvtec
 from station.learn.method import Progress
@@ -123,7 +123,7 @@ def model_name(variant: Variant, dataset: Path, seed: int) -> str:
 def _training_digest(dataset: Path) -> str:
     images = from_mvtec(dataset)
     names = [f"{file_sha256(file)} {file.relative_to(images.folder)}" for file in images.files]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return digest(names)
 
 
 def memory_mb(model: Model) -> float | None:

@@ -65,6 +65,7 @@ def test_a_shift_begins_with_the_known_sheets(station: Station) -> None:
     assert "lay reference sheet dark (to accept)" in passed.err
     assert rises(station, ACCEPT) == rises(station, REJECT) == 0, "no line tells of known sheets"
     assert rises(station, BUSY) == 2
+    assert not station.sim.send("state")["outputs"] >> BUSY & 1, "the last sheet may be taken too"
     kinds = [read_record(f).manifest.kind for f in Dataset(station.folder, "two").folders()]
     assert kinds == ["reference", "reference"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sheets import WHEN, picture
 
 from station import cycle
 from station.cell import Cell
+from station.collect import Collector, Taken
 from station.config import CellConfig, Driver, Lens, Lines, LoadedCell
 from station.cycle import Inspected, Judging
 from station.devices import Camera, RobotStatus
@@ -268,6 +270,33 @@ def test_a_map_whose_picture_could_not_be_saved_is_not_kept(bench: Bench) -> Non
     maps = sorted(path.name for path in inspected.folder.glob("*_map.npy"))
     assert maps == ["s1-0001-000001_left_1_map.npy"]
     assert set(maps) <= set(inspected.manifest.files)
+
+
+def test_a_sheet_that_is_given_up_waits_for_no_score_and_keeps_its_pictures(
+    bench: Bench,
+) -> None:
+    answered = threading.Event()
+
+    class Hanging(Scorer):
+        def predict(self, image: Image) -> Prediction:
+            answered.wait(20)
+            return super().predict(image)
+
+    folder = bench.dataset.begin("inspection", "s1-0001-000001")
+    status = bench.arm.status()
+    collector = Collector(Hanging(0.1))
+    collection = collector.sheet("s1-0001-000001", folder)
+    for shot in RECIPE.shots(lambda _: status.pose):
+        frame = Frame(picture(shot.number), shot.number, 8000.0, 0.0, WHEN)
+        collection.add(shot, Taken(status, frame))
+    started = time.monotonic()
+    collected = collection.abandon()
+    assert time.monotonic() - started < 10, "the model still hangs"
+    answered.set()
+    collector.close()
+    assert [capture.score for capture in collected.captures] == [None, None]
+    time.sleep(0.2)  # the model's late answer
+    assert sorted(path.name for path in folder.iterdir()) == sorted(collected.files)
 
 
 def test_a_line_that_fails_while_it_is_set_leaves_the_outcome_unknown(bench: Bench) -> None:
