@@ -89,7 +89,7 @@ def test_page_of_one_kind_alone_has_no_roc(tree: Path, gone: list[str]) -> None:
         shutil.rmtree(tree / "ground_truth" / label, ignore_errors=True)
     text = words(page(tree))
     assert "Defects found against good images rejected" not in text
-    assert "What could not be measured" in text
+    assert "What to know of these figures" in text
 
 
 def test_letters_mark_what_they_say(tree: Path) -> None:
