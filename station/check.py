@@ -14,7 +14,8 @@ from station.devices import Robot
 from station.errors import MoveRefused, StationError
 from station.geometry import Pose
 from station.kinematics import Joints, forward, inverse
-from station.model import SUMS, ModelCard, check_files, golden_scores, load_card, start_model
+from station.model import golden_scores, start_model
+from station.model_card import SUMS, ModelCard, check_files, load_card
 from station.motion import LineChecker
 from station.recipe import MIN_MODEL_PIXELS, LoadedRecipe, Recipe, Shot, doubt_about
 from station.records.dataset import read_manifest

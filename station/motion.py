@@ -97,10 +97,6 @@ class MotionGuard:
         status = self._robot.status()
         self._lines.check_route(status.pose, status.joints, legs)
 
-    def stop(self) -> None:
-        """Bring the arm to rest."""
-        self._robot.stop()
-
     def _check_reached(self, asked: Pose, status: RobotStatus) -> None:
         away_m, turned_rad = asked.distance_m(status.pose), asked.angle_rad(status.pose)
         known = all(map(math.isfinite, status.pose))

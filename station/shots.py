@@ -14,7 +14,8 @@ from station.config import LoadedCell
 from station.errors import DeviceError, DeviceLost
 from station.geometry import Pose
 from station.image_quality import PictureCheck
-from station.recipe import LoadedRecipe, Recipe, Shot, travel
+from station.motion import RETREAT_M_S
+from station.recipe import Leg, LoadedRecipe, Recipe, Shot, travel
 from station.records.dataset import Dataset, now
 from station.records.sheet import Frame, Kind
 
@@ -128,10 +129,12 @@ def retreat(cell: Cell, recipe: Recipe, stop: threading.Event, *, dry_run: bool)
 
     Above the first setup, where every sheet ends, it stays.
     """
-    approaches = [shot.approach for shot in recipe.shots(cell.motion.forward)]
-    height_m = max(approach.z for approach in approaches)
-    away_m = cell.motion.status().pose.distance_m(approaches[0])
-    if away_m > NEAR_M and cell.motion.stands_below(height_m):
+    shots = recipe.shots(cell.motion.forward)
+    height_m = max(shot.approach.z for shot in shots)
+    pose = cell.motion.status().pose
+    if pose.distance_m(shots[0].approach) > NEAR_M and cell.motion.stands_below(height_m):
+        up = Leg("up", pose._replace(z=height_m), RETREAT_M_S)
+        cell.motion.check_route([up, *recipe.route(shots)])  # whole, before anything moves
         if not dry_run:
             cell.gate.begin()  # the arm moves only while busy is high
         cell.motion.retreat(height_m)

@@ -18,7 +18,8 @@ from station import openvino_runtime
 from station.errors import ModelError
 from station.evaluate.measure import own_threshold
 from station.evaluate.variants import memory_mb
-from station.model import Model, ModelCard, load_card, start_model
+from station.model import Model, start_model
+from station.model_card import ModelCard, load_card
 from station.recipe import HIGHEST
 from station.records.sheet import Image, Precision, RuntimeName, judge
 from station.sheet_score import ShotScore

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from station import show
 from station.commands.common import judged_by, recipe_of, workspace_of
 from station.errors import ConfigError, ModelError
-from station.model import list_models
+from station.model_card import list_models
 
 if TYPE_CHECKING:
     from station.bench.camera_faults import Entry as CameraEntry

@@ -31,7 +31,8 @@ from station.control import Control
 from station.errors import INTERRUPTED, ConfigError, StationError
 from station.gate import Ask
 from station.image_quality import quality
-from station.model import ModelCard, load_card, open_model
+from station.model import open_model
+from station.model_card import ModelCard, load_card
 from station.production import Plant, Production
 from station.recipe import LoadedRecipe, doubt_about
 from station.records.dataset import Dataset, next_boot, now, save_image

@@ -15,7 +15,8 @@ from station.commands.common import (
     workspace_of,
 )
 from station.errors import ConfigError, ModelError
-from station.model import ModelCard, load_card, newest, open_model
+from station.model import open_model
+from station.model_card import ModelCard, load_card, newest
 from station.recipe import HIGHEST, load_recipe
 
 if TYPE_CHECKING:

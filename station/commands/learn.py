@@ -11,7 +11,7 @@ from station import show
 from station.commands.common import cell_file_of, check_out, recipe_of, stopping, workspace_of
 from station.detectors import preset_of
 from station.errors import INTERRUPTED, ConfigError, DatasetError
-from station.model import load_card, newest
+from station.model_card import load_card, newest
 from station.pages.run_report import make_report
 from station.preset import changed
 from station.recipe import HIGHEST, MODEL_PATTERN, load_recipe

@@ -16,7 +16,7 @@ from station.commands.common import UNJUDGED, cell_of, judged_by, recipe_of, sto
 from station.config import LoadedCell
 from station.cycle import Inspected
 from station.errors import INTERRUPTED, ConfigError, ProductionLocked
-from station.model import load_card
+from station.model_card import load_card
 from station.present import Told, present
 from station.recipe import LoadedRecipe
 from station.records.dataset import Dataset, now

@@ -7,7 +7,7 @@ import argparse
 from station import show
 from station.commands.common import workspace_of
 from station.errors import ConfigError
-from station.model import newest
+from station.model_card import newest
 from station.recipe import load_recipe
 
 

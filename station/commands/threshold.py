@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from station import show
 from station.commands.common import compare_with_training, recipe_of, workspace_of
 from station.errors import ConfigError
-from station.model import load_card
+from station.model_card import load_card
 from station.recipe import LoadedRecipe, SheetRule
 from station.revisions import Author, Basis, Revision, check, set_threshold
 

@@ -89,9 +89,6 @@ class Robot(Protocol):
     ) -> RobotStatus:
         """Go to pose in a straight line; return the state once steady there."""
 
-    def stop(self) -> None:
-        """Bring the arm to rest."""
-
     def reachable(self, pose: Pose) -> bool:
         """Ask the controller whether it has a solution inside its safety limits."""
 
@@ -139,7 +136,7 @@ def check(device: Driver, where: str) -> None:
 def problem(device: Driver) -> tuple[Location, str] | None:
     """Return what is wrong with a device's entry in the cell file, and which of its keys."""
     modules = {module.name for module in pkgutil.iter_modules(__path__)}
-    # ur_child and basler_exposure are parts of ur and basler, not drivers.
+    # ur_child, ur_link and basler_exposure are parts of ur and basler, not drivers.
     names = sorted(name for name in modules if name.partition("_")[0] not in modules - {name})
     if device.driver not in names:
         return ("driver",), f"no driver {device.driver!r}; there are {', '.join(names)}"

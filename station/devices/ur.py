@@ -1,4 +1,4 @@
-"""Universal Robots arm through ur_rtde, which lives in a child process (ur_child.py).
+"""Universal Robots arm through ur_rtde, which lives in a child process (ur_child.py, ur_link.py).
 
 ur_rtde can block for minutes, hold the interpreter in a constructor and crash after a reconnect
 (docs/decisions/0003-children-with-deadlines.md), so every request here has a deadline and a lost
@@ -111,13 +111,6 @@ class UrRobot:
                 silence_s=SILENCE_S,
             ),
         )
-
-    def stop(self) -> None:
-        """Bring the arm to rest, by the control script or, if that is gone, by the dashboard."""
-        if not self._worker.alive:
-            self._stop_by_dashboard()
-            return
-        self._request("stop", deadline_s=ANSWER_S)
 
     def reachable(self, pose: Pose) -> bool:
         """Ask the controller whether it has a solution inside its safety limits."""

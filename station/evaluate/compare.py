@@ -33,7 +33,7 @@ from station.evaluate.variants import (
     measured_model,
     weights_absent,
 )
-from station.model import load_card
+from station.model_card import load_card
 from station.preset import changed
 
 NEAR = 0.01  # image AUROC that is given away for a faster answer, where no difference can be shown

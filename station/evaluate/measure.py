@@ -30,7 +30,7 @@ from station.evaluate.metrics import LabelledScores
 from station.evaluate.region_metrics import LabelledMap, PixelMetrics
 from station.evaluate.splits import file_sha256, halves
 from station.learn.images import read_image
-from station.model import ModelCard
+from station.model_card import ModelCard
 from station.recipe import HIGHEST, SheetRule
 from station.records.sheet import Image, Prediction
 from station.sheet_score import ShotScore, sheet_score

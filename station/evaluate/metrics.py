@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from station.intervals import clopper_pearson
-from station.model import ModelCard
+from station.model_card import ModelCard
 from station.strict import Strict
 
 RESAMPLES = 1000

@@ -16,7 +16,7 @@ from pathlib import Path
 from station.errors import DatasetError, ModelError
 from station.evaluate.duplicates import find_copy, look_at
 from station.evaluate.examples import GOOD, Example, sheet_of
-from station.model import SUMS, load_card
+from station.model_card import SUMS, load_card
 
 SELECT, REPORT = "select", "report"
 

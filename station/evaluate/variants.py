@@ -28,7 +28,8 @@ from station.learn.features.weights import find, known
 from station.learn.images import from_mvtec
 from station.learn.method import Progress
 from station.learn.train import TrainOptions, train
-from station.model import Model, list_models, load_card, open_model
+from station.model import Model, open_model
+from station.model_card import list_models, load_card
 from station.preset import Preset
 from station.records.dataset import write_durably
 from station.strict import Strict

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from station.errors import ModelError
-from station.model import WEIGHTS, ModelCard
+from station.model_card import WEIGHTS, ModelCard
 from station.preset import Preset
 from station.torchscript import load_graph
 

@@ -10,16 +10,8 @@ from typing import NamedTuple
 from station.errors import ModelError
 from station.golden import read_golden
 from station.learn.export import write_model
-from station.model import (
-    SUMS,
-    WEIGHTS,
-    Golden,
-    ModelCard,
-    check_files,
-    load_card,
-    open_model,
-    start_model,
-)
+from station.model import open_model, start_model
+from station.model_card import SUMS, WEIGHTS, Golden, ModelCard, check_files, load_card
 from station.records.sheet import Image, Precision, RuntimeName
 
 FP32_DIFFERENCE = 1e-4  # on one processor; fp32 differs by the order of additions alone

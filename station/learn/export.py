@@ -20,7 +20,7 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.errors import ConfigError, DatasetError
-from station.model import CARD, SUMS, WEIGHTS, ModelCard, list_models
+from station.model_card import CARD, SUMS, WEIGHTS, ModelCard, list_models
 from station.records.dataset import sync_folder, write_durably
 from station.records.sheet import Image
 from station.strict import Strict

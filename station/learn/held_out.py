@@ -14,7 +14,7 @@ from torch import Tensor
 from station.errors import DatasetError, ModelError
 from station.learn import synthetic
 from station.learn.images import TrainingImages
-from station.model import Scale, TrainingData
+from station.model_card import Scale, TrainingData
 from station.recipe import SheetRule
 from station.records.sheet import Image
 from station.sheet_score import Map, ShotScore, recorded, sheet_score

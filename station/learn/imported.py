@@ -24,7 +24,7 @@ from station.learn.export import from_bytes, to_bytes, torchscript_is_meant, wri
 from station.learn.held_out import score, score_held_out, to_frames, training_data, unit_scores
 from station.learn.images import Reader, TrainingImages
 from station.learn.train import EXPORT_TOLERANCE, software
-from station.model import Golden, HeldOutRule, Imported, ModelCard, ModelInput
+from station.model_card import Golden, HeldOutRule, Imported, ModelCard, ModelInput
 from station.recipe import HIGHEST, MODEL_PATTERN
 from station.records.sheet import Image
 from station.torchscript import load_graph

@@ -15,7 +15,7 @@ from station.learn.checkpoint import Checkpoint
 from station.learn.export import Detector, InputForm
 from station.learn.held_out import to_frames
 from station.learn.images import TrainingImages
-from station.model import CurvePoint, Deviations, StudentTraining
+from station.model_card import CurvePoint, Deviations, StudentTraining
 from station.records.sheet import Image
 from station.torchscript import has_cuda
 

@@ -51,7 +51,7 @@ from station.learn.held_out import (
 from station.learn.images import Reader, TrainingImages
 from station.learn.method import Device, Learned, Progress, Task, check_device
 from station.learn.simplenet import fit as fit_simplenet
-from station.model import WEIGHTS, Golden, HeldOutRule, ModelCard, ModelInput, Training
+from station.model_card import WEIGHTS, Golden, HeldOutRule, ModelCard, ModelInput, Training
 from station.preset import DEFAULT, Preset
 from station.recipe import HIGHEST, MODEL_PATTERN, SheetRule
 

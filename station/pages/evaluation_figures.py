@@ -18,7 +18,7 @@ from matplotlib.ticker import (
 
 from station.evaluate.evaluation import Evaluation, RegionRow
 from station.evaluate.metrics import Estimate
-from station.model import CurvePoint, Deviations
+from station.model_card import CurvePoint, Deviations
 from station.pages.page import ACCEPT_COLOUR, REJECT_COLOUR, svg
 
 # Okabe and Ito's colours again, and marks that tell the same.

@@ -16,7 +16,7 @@ from station.evaluate.metrics import Estimate, ImageMetrics, Rate
 from station.evaluate.root import AVERAGED, Average
 from station.heatmap import MAP_RANGE, colour_stops, map_over
 from station.learn.images import read_image
-from station.model import ModelCard
+from station.model_card import ModelCard
 from station.pages import evaluation_figures as figures
 from station.pages.page import data_uri, environment, smaller, write_page
 from station.records.sheet import Image

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
 from station.learn.anatomy import Anatomy
-from station.model import ModelCard
+from station.model_card import ModelCard
 from station.pages.page import svg
 from station.records.dataset import write_durably
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from station.cli import main
-from station.model import list_models, load_card
+from station.model_card import list_models, load_card
 
 
 def cloth(seed: int, *, stained: bool) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 
 from station.cli import main
 from station.learn.export import card_text
-from station.model import CARD, load_card
+from station.model_card import CARD, load_card
 
 SHIPPED = "glassfiber/1"
 

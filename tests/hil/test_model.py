@@ -21,7 +21,8 @@ from station.learn.export import card_text
 from station.learn.images import from_mvtec
 from station.learn.method import Progress, TrainingStopped
 from station.learn.train import TrainOptions, train
-from station.model import Golden, ModelCard, list_models, load_card, open_model
+from station.model import open_model
+from station.model_card import Golden, ModelCard, list_models, load_card
 from station.preset import DEFAULT, changed
 from station.records.sheet import RuntimeName
 from station.torchscript import has_bf16

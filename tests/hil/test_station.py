@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import resource
 import signal
@@ -25,6 +26,9 @@ from station_process import (
     wait_until,
 )
 
+from station.devices.ur import Settings, connect
+from station.geometry import Pose
+from station.motion import RETREAT_M_S
 from station.records.dataset import read_image
 from station.records.sheet import pixels_sha256
 
@@ -238,6 +242,18 @@ def test_a_setup_outside_the_workspace_ends_before_anything_moves(station: Stati
     assert ended.code in (2, 3), ended.err
     assert "leave the workspace" in ended.complaint()
     assert station.moves() == [], "a recipe is checked whole before anything moves"
+
+
+def test_a_capture_begins_with_a_slow_retreat(station: Station) -> None:
+    low = Pose(0.02, -0.45, 0.25, math.pi, 0, 0)
+    with connect(Settings(host=station.sim.address)) as robot:
+        robot.move(low, 0.25, 1.2, 10.0)
+    moves = len(station.moves())
+    assert station.run("capture --recipe two --sheets 1").code == 0
+    retreat, *others = (move["args"] for move in station.moves()[moves:])
+    assert retreat[:3] == pytest.approx((low.x, low.y, 0.29), abs=1e-3)
+    assert retreat[6] == RETREAT_M_S
+    assert others, "and only then goes on"
 
 
 def test_pictures_that_cannot_be_saved_end_the_run_with_code_5(station: Station) -> None:

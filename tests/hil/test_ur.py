@@ -113,11 +113,6 @@ def test_the_controller_is_asked_where_joints_lead(shared: UrRobot) -> None:
     assert shared.forward(status.joints).distance_m(START) < 1e-5
 
 
-def test_stopping_an_arm_at_rest_does_nothing(shared: UrRobot) -> None:
-    shared.stop()
-    shared.move(ASIDE, 0.5, 1.2, 10.0)
-
-
 def test_a_second_station_is_refused(shared: UrRobot, calm: Simulator) -> None:
     error = refused(Settings(host=calm.address))
     assert "in use" in str(error)

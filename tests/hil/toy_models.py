@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from station.evaluate.splits import digest
-from station.model import SUMS
+from station.model_card import SUMS
 from station.preset import DEFAULT
 
 KINDS = ("toy", "broken", "blind", "shapeless", "hidden", "greedy", "hanging")

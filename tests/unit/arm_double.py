@@ -30,7 +30,6 @@ class ArmDouble:
         self.outputs = 0
         self.moves: list[tuple[Pose, float, float, float]] = []
         self.lines: list[int] = []
-        self.stops = 0
         self.miss = Pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         self.trouble: BaseException | None = None
         self.trouble_with_outputs = False
@@ -67,9 +66,6 @@ class ArmDouble:
             raise DeviceError("robot", "cannot go there")
         self.pose, self.joints = pose, joints
         return self.status()
-
-    def stop(self) -> None:
-        self.stops += 1
 
     def reachable(self, pose: Pose) -> bool:
         return inverse(pose @ TCP.inverse(), self.joints) is not None

@@ -34,7 +34,7 @@ from station.cell import check_drivers
 from station.cli import main
 from station.config import load_cell
 from station.errors import StationError
-from station.model import load_card
+from station.model_card import load_card
 from station.recipe import load_recipe
 from station.records.dataset import Dataset, read_record
 from station.records.history import HISTORY

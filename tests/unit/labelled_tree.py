@@ -10,7 +10,7 @@ import numpy as np
 from station.evaluate import measure as evaluate
 from station.evaluate.evaluation import Evaluation
 from station.evaluate.measure import Examples, Judging, Scored
-from station.model import ModelCard
+from station.model_card import ModelCard
 from station.recipe import HIGHEST
 from station.records.sheet import Image, Prediction
 

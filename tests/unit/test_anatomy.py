@@ -18,7 +18,7 @@ from station.learn.features.local import AveragePool
 from station.learn.simplenet.collapse import CollapsedHead
 from station.learn.simplenet.deviations import deviations
 from station.learn.simplenet.network import Fit, fold
-from station.model import ModelCard, ModelInput
+from station.model_card import ModelCard, ModelInput
 from station.pages.network_figure import write_network
 from station.preset import DEFAULT, changed
 

@@ -9,7 +9,7 @@ from test_model_card import SUMS, card
 from station.errors import ModelError
 from station.learn.certify import compare, export_model
 from station.learn.export import write_model
-from station.model import Golden, ModelCard
+from station.model_card import Golden, ModelCard
 from station.records.sheet import Precision, RuntimeName
 
 IMAGE = np.zeros((8, 8), np.uint8)

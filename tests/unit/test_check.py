@@ -13,7 +13,7 @@ from station.cell import check_settings_file
 from station.check import Finding, _check_frames, _check_learned, check_reach, check_recipe
 from station.config import LoadedCell, load_cell
 from station.errors import ConfigError
-from station.model import load_card
+from station.model_card import load_card
 from station.recipe import load_recipe
 from station.records.sheet import FileEntry
 

@@ -17,7 +17,7 @@ from station.evaluate import measure as evaluate
 from station.evaluate.metrics import Estimate
 from station.evaluate.root import averages, categories, finished_before, mean
 from station.learn.export import write_model
-from station.model import HeldOutRule, newest
+from station.model_card import HeldOutRule, newest
 from station.recipe import HIGHEST, SheetRule
 from station.records.sheet import Image, Prediction
 

@@ -25,7 +25,7 @@ from station.learn.held_out import hold_out
 from station.learn.images import Reader, from_mvtec
 from station.learn.method import Learned, Task, TrainingStopped
 from station.learn.train import TrainOptions, train
-from station.model import StudentTraining
+from station.model_card import StudentTraining
 from station.preset import DEFAULT, changed
 
 SIDE = 128  # the smallest that the autoencoder takes

@@ -15,7 +15,7 @@ from station.learn.export import torchscript_is_meant
 from station.learn.held_out import to_frames
 from station.learn.images import TrainingImages, from_mvtec, read_image
 from station.learn.imported import import_model, read_graph
-from station.model import WEIGHTS, check_files, load_card
+from station.model_card import WEIGHTS, check_files, load_card
 from station.torchscript import load_graph
 
 

@@ -46,15 +46,15 @@ ALLOWED: dict[str, set[str]] = {
     | {"records.dataset", "records.history", "records.ledger", "records.verify"},
     "records.why": FILES
     | {"records.dataset", "records.history", "records.ledger", "revisions", "records.verify"},
-    "records.retention": FILES
-    | {"records.dataset", "records.history", "records.ledger", "records.verify"},
+    "records.retention": FILES | {"records.dataset", "records.history", "records.verify"},
     "records.export": FILES | {"records.ledger_schema"},
     "process": set(),
     "worker": {"errors", "process"},
     "devices": FILES | {"worker"},
     "openvino_runtime": FILES,
     "torchscript": FILES | {"openvino_runtime"},
-    "model": FILES | {"worker", "detectors", "golden"},
+    "model_card": FILES | {"detectors", "golden"},
+    "model": FILES | {"worker", "golden", "model_card"},
     "records.session": FILES | {"records.dataset"},
     "records.label": FILES | {"records.dataset"},
     "workspace": FILES | {"records.dataset"},
@@ -66,8 +66,8 @@ ALLOWED: dict[str, set[str]] = {
     "motion": FILES | {"devices"},
     "gate": FILES | {"devices"},
     "cell": FILES | {"devices", "motion", "gate"},
-    "check": FILES | {"devices", "motion", "cell", "model", "records.dataset"},
-    "shots": FILES | {"image_quality", "records.dataset", "collect", "cell"},
+    "check": FILES | {"devices", "motion", "cell", "model", "model_card", "records.dataset"},
+    "shots": FILES | {"image_quality", "records.dataset", "collect", "motion", "cell"},
     "cycle": FILES
     | {"golden", "shadow", "records.dataset", "records.history", "collect", "cell", "shots"},
     "reference": FILES | {"records.dataset"},
@@ -75,7 +75,7 @@ ALLOWED: dict[str, set[str]] = {
     "repeatability": FILES | {"intervals"},
     "control": {"errors", "states", "strict"},
     "systemd": set(),
-    "production": FILES | {"records.dataset", "motion", "gate", "cell", "cycle", "shots", "states"},
+    "production": FILES | {"records.dataset", "cell", "cycle", "shots", "states"},
     "show": FILES
     | {
         "records.dataset",
@@ -91,7 +91,6 @@ ALLOWED: dict[str, set[str]] = {
     "pages.run_figures": FILES | {"pages.page", "pages.sheet_row"},
     "pages.report": FILES
     | {
-        "records.dataset",
         "intervals",
         "heatmap",
         "pages.page",
@@ -99,20 +98,19 @@ ALLOWED: dict[str, set[str]] = {
         "pages.sheet_row",
     },
     "bench.cycle": FILES
-    | {"records.dataset", "records.ledger", "model", "collect", "cell", "cycle", "shots", "devices"}
+    | {"records.dataset", "records.ledger", "model", "collect", "cell", "cycle", "shots"}
     | {"bench.far_ends"},
     "bench": {
         "errors",
         "preset",
-        "detectors",
         "model",
+        "model_card",
         "openvino_runtime",
         "torchscript",
         "learn",
         "evaluate",
-        "evaluate.metrics",
     }
-    | {"records.sheet", "records.dataset", "recipe", "sheet_score"},
+    | {"records.sheet", "recipe", "sheet_score"},
     "bench.far_ends": {"errors"},
     "bench.camera_injection": FILES | {"devices"},
     "bench.camera_faults": FILES
@@ -137,7 +135,6 @@ ALLOWED: dict[str, set[str]] = {
         "records.dataset",
         "records.label",
         "records.verify",
-        "model",
         "intervals",
         "pages.report",
         "pages.sheet_row",
@@ -148,24 +145,30 @@ ALLOWED: dict[str, set[str]] = {
         "records.dataset",
         "golden",
         "model",
+        "model_card",
         "torchscript",
         "openvino_runtime",
-        "worker",
-        "intervals",
     }
-    | {"preset", "detectors", "heatmap", "evaluate.metrics"},
-    "evaluate.metrics": FILES | {"intervals", "model"},
+    | {"preset", "detectors", "evaluate.metrics"},
+    "evaluate.metrics": FILES | {"intervals", "model_card"},
     "evaluate": FILES
-    | {"records.dataset", "model", "intervals", "detectors", "preset", "heatmap", "learn"}
-    | {"evaluate.metrics"},
-    "pages.evaluation_figures": FILES | {"model", "pages.page", "learn", *EVALUATE},
-    "pages.evaluation_report": FILES
-    | {"model", "heatmap", "pages.page", "learn", *EVALUATE, "pages.evaluation_figures"},
-    "pages.compare_figures": {
+    | {
+        "records.dataset",
+        "model",
+        "model_card",
+        "intervals",
         "detectors",
-        "pages.page",
+        "preset",
+        "heatmap",
         "learn",
-        *EVALUATE,
+    }
+    | {"evaluate.metrics"},
+    "pages.evaluation_figures": FILES | {"model_card", "pages.page", *EVALUATE},
+    "pages.evaluation_report": FILES
+    | {"model_card", "heatmap", "pages.page", "learn", *EVALUATE, "pages.evaluation_figures"},
+    "pages.compare_figures": {
+        "pages.page",
+        "evaluate",
         "pages.evaluation_figures",
     },
     "pages.compare_report": FILES
@@ -179,11 +182,10 @@ ALLOWED: dict[str, set[str]] = {
         "pages.evaluation_report",
     }
     | {"pages.compare_figures"},
-    "pages.network_figure": {"records.dataset", "model", "pages.page", "learn", *EVALUATE},
+    "pages.network_figure": {"records.dataset", "model_card", "pages.page", "learn"},
     "pages.experiment_report": {
         "pages.page",
         "heatmap",
-        "learn",
         *EVALUATE,
         "pages.evaluation_figures",
         "pages.evaluation_report",
@@ -195,7 +197,7 @@ FOLDERS = {"records", "pages"}
 ONLY_IN = {
     "pypylon": {"station/devices/basler.py", "station/devices/basler_exposure.py"},
     "rtde_control": {"station/devices/ur_child.py"},
-    "rtde_receive": {"station/devices/ur_child.py"},
+    "rtde_receive": {"station/devices/ur_link.py"},
     "rtde_io": {"station/devices/ur_child.py"},
     "dashboard_client": set[str](),
     "torch": {"station/torchscript.py"},
@@ -240,13 +242,26 @@ def own(path: Path) -> str:
     return part(module.removesuffix(".__init__"))
 
 
+def parts_seen(path: Path) -> set[str]:
+    """Return the parts of the station that a file imports."""
+    names = {name.removeprefix("station.") for name in imports(path) if "station." in name}
+    return {part(name) for name in names if name not in FOLDERS}
+
+
+def test_nothing_is_allowed_that_nobody_needs() -> None:
+    needed = {name: FILES | {name} for name in ALLOWED}
+    for path in modules():
+        needed.setdefault(own(path), set()).update(parts_seen(path))
+    unused = {name: allowed - needed[name] for name, allowed in ALLOWED.items()}
+    assert {name: parts for name, parts in unused.items() if parts} == {}
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_imports_only_what_stands_below_it(path: Path) -> None:
     if own(path) in {"cli", "commands", "__init__", *FOLDERS}:
         return
     assert own(path) in ALLOWED, f"{path}: say in test_layers.py where this module stands"
-    names = {name.removeprefix("station.") for name in imports(path) if "station." in name}
-    seen = {part(name) for name in names if name not in FOLDERS}
+    seen = parts_seen(path)
     inside = {own(path)} & {"arguments", "bench", "devices", "learn", "evaluate", "sim"}
     assert seen - ALLOWED[own(path)] - inside == set()
 

@@ -14,7 +14,7 @@ from station.evaluate.metrics import held_out_rejects
 from station.learn.export import card_text, write_model
 from station.learn.images import TrainingImages
 from station.learn.train import TrainOptions, train
-from station.model import (
+from station.model_card import (
     CurvePoint,
     Golden,
     ModelCard,

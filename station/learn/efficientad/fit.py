@@ -36,7 +36,7 @@ from station.learn.features.bank import open_bank, reserve
 from station.learn.held_out import FEW, to_frames
 from station.learn.images import pictures, read_image
 from station.learn.method import Device, Learned, Progress, Task, TrainingStopped
-from station.model import LossPoint, StudentTraining
+from station.model_card import LossPoint, StudentTraining
 from station.torchscript import bf16_speedup
 
 SAVE_EVERY_S = 60.0

@@ -13,7 +13,7 @@ from torch import Tensor
 from station.evaluate.metrics import image_auroc
 from station.learn import synthetic
 from station.learn.simplenet.network import Epoch, Head
-from station.model import CurvePoint
+from station.model_card import CurvePoint
 from station.records.sheet import Image
 
 IMAGES = 12  # enough for a curve; all of them would cost more than the training

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from station.learn.simplenet.network import Head
-from station.model import Deviations
+from station.model_card import Deviations
 
 PATCHES = 10_000  # enough for a histogram; all of them would cost an epoch
 BINS = 24
