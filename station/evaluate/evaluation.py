@@ -60,6 +60,14 @@ class ScoredImage(Strict):
     score: float
 
 
+class ScoredSheet(Strict):
+    """The score of one sheet, made of its shots as the line makes it."""
+
+    sheet: str
+    defective: bool
+    score: float
+
+
 class Evaluation(ImageMetrics):
     """Everything an evaluation says; what it cannot say is None, and `notes` tell why."""
 
@@ -84,6 +92,7 @@ class Evaluation(ImageMetrics):
     classes: tuple[LabelMetrics, ...]
     regions: tuple[RegionRow, ...]
     scores: tuple[ScoredImage, ...]
+    sheet_scores: tuple[ScoredSheet, ...] = ()  # where every file is a capture
     software: dict[str, str]
     evaluated: datetime
 

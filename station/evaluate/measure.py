@@ -22,6 +22,7 @@ from station.evaluate.evaluation import (
     Latency,
     RegionRow,
     ScoredImage,
+    ScoredSheet,
     Split,
 )
 from station.evaluate.examples import GOOD, Example, read_test, sheet_of
@@ -138,6 +139,7 @@ def evaluate(
     pixels = _pixels(scored)
     latencies = [one.latency_ms for one in scored]
     masks = sum(one.example.mask is not None for one in scored)
+    sheets = _sheets(scored, judging)
     return Evaluation(
         **dict(image_metrics),
         dataset=examples.folder.resolve().name,
@@ -158,7 +160,7 @@ def evaluate(
         latency_ms=Latency(
             p50=float(np.percentile(latencies, 50)), p95=float(np.percentile(latencies, 95))
         ),
-        sheets=_sheets(scored, judging),
+        sheets=_sheet_metrics(sheets, judging) if sheets else None,
         notes=_notes(image_metrics.good, image_metrics.defective, masks, pixels),
         classes=_classes(scored, labelled, judging, pixels),
         regions=_regions(examples, scored, pixels),
@@ -166,6 +168,7 @@ def evaluate(
             ScoredImage(file=_name(examples, e), label=e.label, unit=unit, score=one.score)
             for one, e, unit in zip(scored, _examples(scored), labelled.units, strict=True)
         ),
+        sheet_scores=sheets,
         software=software(),
         evaluated=datetime.now(UTC),
     )
@@ -197,21 +200,31 @@ def _pixels(scored: Sequence[Scored]) -> PixelMetrics | None:
     return region_metrics.measure(maps, units, labels, SEED)
 
 
-def _sheets(scored: Sequence[Scored], judging: Judging) -> metrics.ImageMetrics | None:
-    """Measure whole sheets where every file is a capture: a sheet is defective if one shot is."""
+def _sheets(scored: Sequence[Scored], judging: Judging) -> tuple[ScoredSheet, ...]:
+    """Score whole sheets where every file is a capture: a sheet is defective if one shot is."""
     if any(sheet_of(one.example.file) is None for one in scored):
-        return None
+        return ()
     sheets: dict[str, list[Scored]] = {}
     for one in scored:
         sheets.setdefault(one.example.unit, []).append(one)
-    scores = [
-        sheet_score(
-            [ShotScore(s.example.setup, s.score, s.anomaly_map) for s in shots], judging.rule
+    return tuple(
+        ScoredSheet(
+            sheet=sheet,
+            defective=any(s.example.defective for s in shots),
+            score=sheet_score(
+                [ShotScore(s.example.setup, s.score, s.anomaly_map) for s in shots], judging.rule
+            ),
         )
-        for shots in sheets.values()
-    ]
-    defective = [any(s.example.defective for s in shots) for shots in sheets.values()]
-    labelled = LabelledScores(np.array(scores), np.array(defective, np.bool_), list(sheets))
+        for sheet, shots in sheets.items()
+    )
+
+
+def _sheet_metrics(sheets: Sequence[ScoredSheet], judging: Judging) -> metrics.ImageMetrics:
+    labelled = LabelledScores(
+        np.array([one.score for one in sheets]),
+        np.array([one.defective for one in sheets], np.bool_),
+        [one.sheet for one in sheets],
+    )
     return metrics.measure(labelled, judging.threshold, SEED)
 
 

@@ -30,8 +30,16 @@ BINS = 32
 WIDE, HALF = (10.4, 3.5), (5.1, 3.9)
 
 
+class Judged(NamedTuple):
+    """Scores of what the line judges: of sheets where there are any, else of images."""
+
+    unit: str  # "sheets" or "images"
+    good: np.ndarray
+    defective: np.ndarray
+
+
 class Mark(NamedTuple):
-    """A lettered point of the ROC: a threshold and what it does to these images."""
+    """A lettered point of the ROC: a threshold and what it does to these sheets or images."""
 
     letter: str
     meaning: str
@@ -83,14 +91,14 @@ def grouped_bars(
 
 def marks(evaluation: Evaluation) -> list[Mark]:
     """Read thresholds worth knowing off the scores; the first is the one that judges."""
-    good, defective = scores_of(evaluation)
+    unit, good, defective = judged(evaluation)
     # A score is rejected from the threshold on, so just above one is where it is accepted.
     allowed = np.sort(good)[::-1][int(0.05 * len(good))]
     found = [
         ("the threshold that judges", evaluation.threshold or 0.0),
         ("the highest that lets no defect escape", float(defective.min())),
         ("the lowest that rejects at most 5 % of the good", float(np.nextafter(allowed, np.inf))),
-        ("the lowest that rejects no good image", float(np.nextafter(good.max(), np.inf))),
+        (f"the lowest that rejects no good {unit[:-1]}", float(np.nextafter(good.max(), np.inf))),
     ]
     return [
         Mark("TABC"[i], meaning, t, int((good >= t).sum()), int((defective < t).sum()))
@@ -99,8 +107,8 @@ def marks(evaluation: Evaluation) -> list[Mark]:
 
 
 def roc(evaluation: Evaluation) -> Markup:
-    """Draw share found against share of good images rejected, with the lettered thresholds."""
-    good, defective = scores_of(evaluation)
+    """Draw share found against share of the good rejected, with the lettered thresholds."""
+    unit, good, defective = judged(evaluation)
 
     def draw(axes: Axes) -> None:
         thresholds = np.unique(np.concatenate([good, defective]))[::-1]
@@ -121,15 +129,15 @@ def roc(evaluation: Evaluation) -> Markup:
                       markeredgewidth=1.4, zorder=4)  # fmt: skip
             axes.annotate(letters, (fpr, tpr), (9, -13), textcoords="offset points", fontsize=11,
                           fontweight="bold", color=INK, zorder=5)  # fmt: skip
-        label_roc(axes)
+        label_roc(axes, unit)
 
     return svg("roc", HALF, draw)
 
 
-def label_roc(axes: Axes) -> None:
+def label_roc(axes: Axes, unit: str = "images") -> None:
     """Label what every ROC of these pages has in common."""
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05),
-             xlabel="good images rejected", ylabel="defective images found")  # fmt: skip
+             xlabel=f"good {unit} rejected", ylabel=f"defective {unit} found")  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(color=GRID_COLOUR, linewidth=0.8, zorder=0)
@@ -137,8 +145,8 @@ def label_roc(axes: Axes) -> None:
 
 
 def histogram(evaluation: Evaluation) -> Markup:
-    """Draw how scores of good and defective images lie about the threshold."""
-    parts = scores_of(evaluation)
+    """Draw how scores of the good and the defective lie about the threshold."""
+    unit, *parts = judged(evaluation)
 
     def draw(axes: Axes) -> None:
         together = np.concatenate(parts)
@@ -152,7 +160,7 @@ def histogram(evaluation: Evaluation) -> Markup:
         if evaluation.threshold is not None:
             axes.axvline(evaluation.threshold, color=INK, linewidth=1.2, linestyle=(0, (5, 3)),
                          label=f"threshold {evaluation.threshold:.3g}")  # fmt: skip
-        axes.set(xlabel="score", ylabel="images")
+        axes.set(xlabel="score", ylabel=unit)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         _legend_above(axes)
 
@@ -227,6 +235,17 @@ def deviations(found: Deviations) -> Markup:
         _legend_above(axes)
 
     return svg("deviations", HALF, draw)
+
+
+def judged(evaluation: Evaluation) -> Judged:
+    """Return the scores that a threshold for the line would judge."""
+    if not evaluation.sheet_scores:
+        return Judged("images", *scores_of(evaluation))
+    good, defective = (
+        np.array([s.score for s in evaluation.sheet_scores if s.defective == kind])
+        for kind in (False, True)
+    )
+    return Judged("sheets", good, defective)
 
 
 def scores_of(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:

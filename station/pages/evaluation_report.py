@@ -60,7 +60,8 @@ def write_evaluation(
     card: ModelCard,
 ) -> None:
     """Write the page of one evaluation."""
-    both = bool(evaluation.good and evaluation.defective)
+    judged = figures.judged(evaluation)
+    both = bool(len(judged.good) and len(judged.defective))
     defects = [row for row in evaluation.classes if row.label != "good"]
     bars = {
         NAMES[field][0]: [getattr(row, field) for row in defects]
@@ -79,6 +80,7 @@ def write_evaluation(
         bars=figures.grouped_bars("bars", [row.label for row in defects], bars) if bars else None,
         roc=figures.roc(evaluation) if both else None,
         marks=figures.marks(evaluation) if both else [],
+        judged=judged,
         histogram=figures.histogram(evaluation),
         region_figure=figures.regions(evaluation.regions) if evaluation.regions else None,
         regions=evaluation.regions[:REGION_LIMIT],
@@ -162,7 +164,7 @@ def _tables(evaluation: Evaluation) -> list[tuple[str, list[tuple[tuple[str, str
 def _verdict(evaluation: Evaluation) -> list[str]:
     """Explain the threshold in words."""
     # The line judges sheets, and so does a threshold where there are any.
-    found, unit = evaluation.sheets or evaluation, "sheets" if evaluation.sheets else "images"
+    found, unit = evaluation.sheets or evaluation, figures.judged(evaluation).unit
     escapes, rejects = found.escapes, found.false_rejects
     at_zero = found.false_rejects_at_zero_escapes
     if escapes is None or rejects is None or at_zero is None:

@@ -48,6 +48,17 @@ def make_tree(root: Path) -> Path:
     return root
 
 
+def make_sheets(root: Path) -> Path:
+    """Write three good sheets of two shots each, and three with a dent in one of their shots."""
+    for sheet in range(3):
+        for shot in range(2):
+            write(root / "test" / "good" / f"s1-1-{sheet}_left_{shot}.png", picture(sheet))
+            label, spot = ("dent", 8) if shot else ("good", None)
+            image = picture(50 + sheet, spot)
+            write(root / "test" / label / f"s1-1-1{sheet}_left_{shot}.png", image)
+    return root
+
+
 def brightness(image: Image) -> Prediction:
     """Find what is bright: a map of a quarter of the size."""
     small = cv2.resize(image, (SIZE // 4, SIZE // 4), interpolation=cv2.INTER_AREA)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_tree import LIMIT, SIZE, evaluated, make_tree, mask, picture, write
+from labelled_tree import LIMIT, SIZE, evaluated, make_sheets, make_tree, mask, picture, write
 from test_model_card import card
 
 from station.errors import DatasetError, ModelError
@@ -108,15 +108,7 @@ def test_same_file_name_under_two_labels_is_not_one_unit(tree: Path) -> None:
 
 
 def test_shots_of_one_sheet_are_also_measured_together(tmp_path: Path) -> None:
-    tree = tmp_path / "sheets"
-    for sheet in range(3):
-        for shot in range(2):
-            write(tree / "test" / "good" / f"s1-1-{sheet}_left_{shot}.png", picture(sheet))
-            spot = 8 if shot else None
-            image = picture(50 + sheet, spot)
-            label = "dent" if shot else "good"
-            write(tree / "test" / label / f"s1-1-1{sheet}_left_{shot}.png", image)
-    found, _, _ = evaluated(tree, card())
+    found, _, _ = evaluated(make_sheets(tmp_path / "sheets"), card())
     assert found.sheets is not None
     assert (found.good, found.defective) == (9, 3)
     assert (found.sheets.good, found.sheets.defective) == (3, 3)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from labelled_tree import evaluated, make_tree, picture, write
+from labelled_tree import evaluated, make_sheets, make_tree, picture, write
 from test_model_card import card
 
 from station.evaluate.metrics import Estimate
@@ -60,6 +60,14 @@ def test_page_says_what_the_threshold_does(html: str) -> None:
     assert "dent, from the lowest score to the highest of 3" in text
 
 
+def test_page_of_sheets_counts_what_the_line_judges(tmp_path: Path) -> None:
+    text = words(page(make_sheets(tmp_path / "sheets")))
+    assert "0 of 3 defective sheets escape" in text
+    assert "the threshold that judges 0.500 0 of 3 0 of 3" in text
+    assert "the lowest that rejects no good sheet" in text
+    assert "Scores of sheets" in text
+
+
 def test_page_shows_every_region_and_the_learning_curve(html: str) -> None:
     assert html.count("<td>dent</td>") >= 3
     assert "How it learned" in html
@@ -88,7 +96,7 @@ def test_page_of_one_kind_alone_has_no_roc(tree: Path, gone: list[str]) -> None:
         shutil.rmtree(tree / "test" / label)
         shutil.rmtree(tree / "ground_truth" / label, ignore_errors=True)
     text = words(page(tree))
-    assert "Defects found against good images rejected" not in text
+    assert "What the threshold does" not in text
     assert "What to know of these figures" in text
 
 
