@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,10 @@ def open_devices(config: CellConfig, workspace: Path, ask: Ask) -> Iterator[Cell
             robot=config.robot.settings.get("host"),
             camera=config.camera.settings.get("serial"),
         )
-        yield Cell(motion, camera, gate)
+        try:
+            yield Cell(motion, camera, gate)
+        finally:
+            log.info("cell.closed", camera=camera.statistics())
 
 
 @contextmanager
@@ -165,3 +169,15 @@ def check_installation(config: CellConfig, info: RobotInfo) -> None:
         raise ConfigError(
             f"payload_kg: the robot has {info.payload_kg:g} kg set, not {config.payload_kg:g}"
         )
+    if config.polyscope is not None and not _begins(info.version, config.polyscope):
+        raise ConfigError(
+            f"polyscope: the robot runs {info.version!r}, not {config.polyscope}; look what the "
+            "update changed, then correct the cell file"
+        )
+
+
+def _begins(version: str, wanted: str) -> bool:
+    """Tell whether "URSoftware 3.15.8.106339 (date)" begins with the numbers of "3.15"."""
+    found = re.search(r"\d+(?:\.\d+)+", version)
+    numbers = wanted.split(".")
+    return found is not None and found[0].split(".")[: len(numbers)] == numbers

@@ -124,6 +124,11 @@ class CellConfig(Strict):
         description="flange to tool, as installed on the robot; compared, never written"
     )
     payload_kg: float = Field(ge=0, le=5)
+    polyscope: str | None = Field(
+        default=None,
+        pattern=r"^\d+(\.\d+){1,3}$",
+        description="version of the robot's software, whole or its first numbers; compared",
+    )
     lines: Lines
     gate: Literal["input", "manual"] = "input"
     sheet_timeout_s: float = Field(default=600, gt=0)

@@ -97,7 +97,7 @@ def inspect(
 ) -> Iterator[Inspected]:
     """Inspect sheets as they arrive: shoot, score, judge, record, then signal."""
     with closing(Collector(judging.predictor)) as collector:
-        adopt_leftovers(dataset, job, judging)
+        adopt_leftovers(dataset, job)
         run = begin_run(cell, job, dataset, collector)
         for number in numbers:
             if not cell.gate.wait_for_sheet(job.stop):
@@ -320,19 +320,20 @@ def stop_if_it_cannot_go_on(inspected: Inspected) -> None:
         raise ModelError(f"sheet {manifest.sheet} was rejected, not scored: {problems[0]}")
 
 
-def adopt_leftovers(dataset: Dataset, job: Job, judging: Judging) -> None:
+def adopt_leftovers(dataset: Dataset, job: Job) -> None:
     """Record sheets that a killed process left behind, so that none is without an outcome."""
     for folder in dataset.leftovers("inspection"):
         files = dataset.adopt(folder)
-        reason = "the process ended before this sheet was finished"
-        manifest = _manifest(
-            "inspection", folder.name, job, Spent(), NOTHING, (reason,)
-        ).model_copy(
+        reasons = (
+            "the process ended before this sheet was finished",
+            f"recipe and cell are those of run {job.run}, which found it",
+        )
+        # Nothing was judged, so no model and no threshold are named.
+        manifest = _manifest("inspection", folder.name, job, Spent(), NOTHING, reasons).model_copy(
             update={
                 "verdict": Verdict.NONE,
                 "run": folder.name.rpartition("-")[0],
                 "files": files,
-                **_judged_by(judging),
             }
         )
         target = dataset.record_inspection(folder, manifest)

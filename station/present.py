@@ -31,7 +31,7 @@ def present(
     same one stays until the last time.
     """
     with closing(Collector(judging.predictor)) as collector:
-        adopt_leftovers(dataset, job, judging)
+        adopt_leftovers(dataset, job)
         retreat(cell, job.recipe.recipe, job.stop, dry_run=job.dry_run)
         run = begin_run(cell, job, dataset, collector)
         for number in range(1, times + 1):

@@ -114,6 +114,7 @@ class Production:
             "recipe": job and job.recipe.name,
             "sheets": {verdict: self._verdicts[verdict] for verdict in Verdict},
             "devices": "closed" if self._cell is None else "open",
+            "camera": self._cell and self._cell.camera.statistics(),
         }
 
     def _carry_on(self, until: set[State]) -> None:

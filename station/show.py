@@ -211,8 +211,8 @@ def fault(entry: dict[str, Any], *, as_json: bool) -> None:
     print(
         f"{'held' if entry['held'] else 'FAIL'}  {entry['series']:3}  {entry['step']:9}"
         f"{entry['fault']:24} rest {rest}  {'MOVED' if entry['moved_again'] else 'still'}"
-        f"  {'ACCEPT' if entry['accept_raised'] else 'no accept'}"
-        f"  {entry['state']:8} {within}  {entry['message']}",
+        f"  {'ACCEPT' if entry['accept_raised'] else 'no accept'}  record {entry['recorded']:10}"
+        f"  {entry['state']:8} {within}{' LATE' if entry['late'] else '     '}  {entry['message']}",
         flush=True,
     )
 

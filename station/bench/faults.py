@@ -23,6 +23,7 @@ from station import control
 from station import workspace as template
 from station.bench.robot_injection import FAULTS, STEPS, Fault, Step
 from station.errors import ConfigError, StationError
+from station.records.dataset import Dataset, after_of, read_record
 
 ACCEPT, REJECT, BUSY = 0, 1, 2
 POLL_S = 0.005
@@ -64,9 +65,12 @@ class Entry(NamedTuple):
     step: str
     fault: str
     held: bool
+    late: bool
     at_rest_s: float | None
     moved_again: bool
     accept_raised: bool
+    recorded: str
+    """What the sheet's record says was told; "-" where there was no sheet."""
     state: str
     state_s: float | None
     message: str
@@ -127,7 +131,9 @@ class Bench:
         if early:
             happened = time.monotonic()
             self._do(fault.do, child)
+        begun = time.monotonic()
         self._reach(step)
+        run = None if step.command == "reset" else self._ask("status")["run"]
         if not early:
             happened = time.monotonic()
             self._do(fault.do, child)
@@ -140,7 +146,20 @@ class Bench:
         if state_s is None and not fault.goes_on:
             state, state_s, message = self._notice(fault, happened)
         time.sleep(0.3)  # a controller that thaws must not go on either
-        return self._judge(step, fault, happened, (state, state_s, message))
+        entry = self._judge(step, fault, happened, (state, state_s, message))
+        recorded = self._recorded(run)
+        accepted = any(_rises(e, ACCEPT) and e["t"] > begun for e in self._read())
+        right = fault.goes_on or _fits(recorded, accepted=accepted)
+        return entry._replace(recorded=recorded, held=entry.held and right)
+
+    def _recorded(self, run: str | None) -> str:
+        """Return what the records say was told of the sheet of this run."""
+        dataset = Dataset(self._folder, RECIPE_NAME)
+        mine = [path for path in dataset.folders() if run and path.name.startswith(f"{run}-")]
+        if len(mine) == 1:
+            return after_of(read_record(mine[0])).outcome or "unknown"
+        left = [path for path in dataset.leftovers("inspection") if run and run in path.name]
+        return f"{len(mine)} records" if mine else "unfinished" if left else "-"
 
     def _judge(
         self, step: Step, fault: Fault, happened: float, told: tuple[str, float | None, str]
@@ -155,10 +174,7 @@ class Bench:
         ends = [e["t"] - happened for e in moving if e["t"] > happened and not e["value"]]
         later = [e for e in self._read() if e["t"] > happened + SENT_S]
         moved_again = any(_is_move(e) or (e["event"] == "moving" and e["value"]) for e in later)
-        accepted = any(
-            e["event"] == "output" and e["line"] == ACCEPT and e["value"] and e["t"] > happened
-            for e in self._read()
-        )
+        accepted = any(_rises(e, ACCEPT) and e["t"] > happened for e in self._read())
         at_rest_s = round(ends[-1], 3) if ends else (None if was_moving else 0.0)
         if fault.goes_on:
             held = state == ("resetting" if step.command == "reset" else "execute")
@@ -166,9 +182,10 @@ class Bench:
             # The arm of a simulated controller that was killed has died with it.
             rests = at_rest_s is not None or fault.do == "kill far end"
             held = state == "aborted" and rests and not moved_again and not accepted
+        late = (state_s or 0.0) > fault.noticed_s or (at_rest_s or 0.0) > fault.rests_s
         return Entry(
-            self._series, step.name, fault.name, held, at_rest_s, moved_again, accepted,
-            state, state_s, message,
+            self._series, step.name, fault.name, held, late and not fault.goes_on, at_rest_s,
+            moved_again, accepted, "-", state, state_s, message,
         )  # fmt: skip
 
     def _is_ready(self, step: Step) -> bool:
@@ -397,6 +414,17 @@ class Bench:
             if time.monotonic() > end:
                 raise StationError(f"no {what} within {deadline_s:g} s; {self._unready}")
             time.sleep(POLL_S)
+
+
+def _fits(recorded: str, *, accepted: bool) -> bool:
+    """Tell whether a record says what the accept line did; a killed station may not have known."""
+    if accepted:
+        return recorded in ("accept", "unknown")
+    return recorded in ("none", "unknown", "unfinished", "-")
+
+
+def _rises(event: Event, line: int) -> bool:
+    return bool(event["event"] == "output" and event["line"] == line and event["value"])
 
 
 def _is_move(event: Event) -> bool:

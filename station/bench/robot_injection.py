@@ -6,9 +6,16 @@ person undoes it.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 SHOTS = 4  # of a sheet of the bench's recipe
+
+# Seconds in which a fault is to be noticed that the robot does not tell by itself.
+SILENT_S = 1.5  # its data stand still
+STALLED_S = 3.5  # the arm does not come on
+HUNG_S = 3.5  # no answer: one is waited for longer while nothing moves
+WATCHDOG_S = 0.5  # and the arm to stand still after its controller's death
 
 
 class Step(NamedTuple):
@@ -32,6 +39,10 @@ class Fault(NamedTuple):
     """The arm may go on, only slower."""
     at_rest: bool = False
     """It happens once the arm comes to rest: only there can anybody know of it."""
+    noticed_s: float = 1.0
+    """So soon the station is to leave what it does: the robot says so itself, at its next look."""
+    rests_s: float = 1.0
+    """So soon the arm is to stand still."""
 
 
 STEPS = {
@@ -57,20 +68,20 @@ FAULTS = {
         Fault("emergency stop", "emergency_stop"),
         Fault("connection cut", "cut"),
         Fault("cut, then refused", "refuse+cut", ("accept",)),
-        Fault("half-open connection", "half_open", ("whole",)),
-        Fault("frozen data", "freeze", ("unfreeze",)),
+        Fault("half-open connection", "half_open", ("whole",), noticed_s=SILENT_S),
+        Fault("frozen data", "freeze", ("unfreeze",), noticed_s=SILENT_S),
         Fault("wrong pose reached", "offset 0 0.004 0", ("offset 0 0 0",), at_rest=True),
-        Fault("slider 0 %", "slider 0", ("slider 1",)),
+        Fault("slider 0 %", "slider 0", ("slider 1",), noticed_s=STALLED_S),
         Fault("slider 10 %", "slider 0.1", ("slider 1",), goes_on=True),
         Fault("program stopped", "stop_program"),
         Fault("remote control off", "local", ("remote",), only="e"),
         Fault("robot controller killed", "kill far end"),
-        Fault("robot controller frozen", "stop far end"),
-        Fault("robot child killed", "kill child"),
-        Fault("robot child frozen", "stop child"),
-        Fault("station killed", "kill station"),
-        Fault("station frozen", "stop station"),
-        Fault("both killed", "kill both"),
-        Fault("both frozen", "stop both"),
+        Fault("robot controller frozen", "stop far end", noticed_s=SILENT_S),
+        Fault("robot child killed", "kill child", rests_s=WATCHDOG_S),
+        Fault("robot child frozen", "stop child", noticed_s=HUNG_S, rests_s=WATCHDOG_S),
+        Fault("station killed", "kill station", rests_s=WATCHDOG_S),
+        Fault("station frozen", "stop station", noticed_s=math.inf, rests_s=WATCHDOG_S),
+        Fault("both killed", "kill both", rests_s=WATCHDOG_S),
+        Fault("both frozen", "stop both", noticed_s=math.inf, rests_s=WATCHDOG_S),
     )
 }

@@ -83,7 +83,7 @@ def read(folder: Path, manifest_sha256: str) -> tuple[list[Event], list[str]]:
     path = folder / HISTORY
     events: list[Event] = []
     previous = manifest_sha256
-    lines, _ = _lines(path)
+    lines, whole = _lines(path)
     for number, line in enumerate(lines, start=1):
         try:
             event = Event.model_validate_json(line)
@@ -93,6 +93,9 @@ def read(folder: Path, manifest_sha256: str) -> tuple[list[Event], list[str]]:
             return events, [f"{HISTORY}: line {number} does not follow the one before it"]
         events.append(event)
         previous = hashlib.sha256(line).hexdigest()
+    half = path.stat().st_size - whole if path.exists() else 0
+    if half:
+        return events, [f"{HISTORY}: ends in half a line ({half} bytes), which the next event cuts"]
     return events, []
 
 

@@ -154,6 +154,24 @@ def test_a_robot_set_up_otherwise_is_refused(info: RobotInfo, expected: str) -> 
         check_installation(cell(), info)
 
 
+CB3 = "URSoftware 3.15.8.106339 (Feb 20 2023)"
+
+
+@pytest.mark.parametrize("wanted", ["3.15", "3.15.8", "3.15.8.106339"])
+def test_the_robots_software_may_be_named(wanted: str) -> None:
+    named = cell().model_copy(update={"polyscope": wanted})
+    check_installation(named, RobotInfo(CB3, Pose(0, 0, 0.1, 0, 0, 0), 1.2))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has"), [("3.1", CB3), ("5.15", CB3), ("3.15", ""), ("3.15.8.1", "3.15.8")]
+)
+def test_a_robot_with_other_software_is_refused(wanted: str, has: str) -> None:
+    named = cell().model_copy(update={"polyscope": wanted})
+    with pytest.raises(ConfigError, match="polyscope: the robot runs"):
+        check_installation(named, RobotInfo(has, Pose(0, 0, 0.1, 0, 0, 0), 1.2))
+
+
 def test_a_robot_set_up_as_the_cell_file_says_is_taken() -> None:
     check_installation(cell(), RobotInfo("3.15", Pose(0, 0, 0.10005, 0, 0, 0), 1.21))
 

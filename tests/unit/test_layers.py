@@ -127,7 +127,8 @@ ALLOWED: dict[str, set[str]] = {
     }
     | {"records.ledger", "sim", "states", "workspace"},
     "bench.robot_injection": set(),
-    "bench.faults": {"errors", "control", "workspace", "sim", "bench.robot_injection"},
+    "bench.faults": {"errors", "control", "workspace", "sim", "bench.robot_injection"}
+    | {"records.dataset"},
     "bench.durability": FILES | {"records.dataset", "collect", "devices", "records.ledger"},
     "arguments": set(),
     "pages.run_report": FILES

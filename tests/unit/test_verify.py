@@ -155,6 +155,8 @@ def test_half_a_line_of_history_is_cut_off_by_the_next_event(dataset: Dataset) -
     folder = told(dataset, 1)
     with (folder / HISTORY).open("ab") as stream:
         stream.write(b'{"event": "ke')
+    _, wrong = history.read(folder, read_record(folder).sha256)
+    assert wrong == [f"{HISTORY}: ends in half a line (13 bytes), which the next event cuts"]
     dataset.note(folder, "kept", who="a", why="b")
     events, wrong = history.read(folder, read_record(folder).sha256)
     assert [event.event for event in events] == ["signalled", "kept"]
