@@ -22,8 +22,9 @@ demo: $(VENV)/installed
 	cd demo && ../$(BIN)/station report --recipe glassfiber --truth truth --out report.html
 	@echo "open demo/report.html in a browser"
 
+# A module's tests share their far ends, so a module stays with one worker; long modules begin.
 test: $(VENV)/installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 endurance: $(VENV)/installed
 	$(BIN)/pytest tests/hil/endurance

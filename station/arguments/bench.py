@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from station.arguments.shared import (
     Commands,
@@ -50,7 +51,14 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     _add_rounds(detectors)
 
-    _add_rounds(of("simplenet", "inference against the plain, unfolded network"))
+    simplenet = of("simplenet", "inference against the plain, unfolded network")
+    _add_rounds(simplenet)
+    simplenet.add_argument(
+        "--authors",
+        type=Path,
+        metavar="DIR",
+        help="a checkout of SimpleNet's authors' code, to be run beside it",
+    )
     _add_rounds(of("efficientad", "EfficientAD against a plain implementation"))
 
     train = of("train", "training on cached features against computing them every epoch")

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from station import openvino_runtime
+from station.bench.authors import authors_model, authors_score
 from station.learn.export import Detector, InputForm, freeze, to_bytes, torchscript_is_meant
 from station.learn.features.backbones import Backbone, cut, load_network, random_network
 from station.learn.features.local import AuthorsPool, AveragePool
@@ -55,6 +56,8 @@ class Setting:
     hidden: int = 1024
     embedded: str = EMBEDDED
     embedded_side: int = 256
+    authors: Path | None = None
+    """A checkout of the authors' code, to run beside the reference that stands for it."""
 
 
 def bench_simplenet(rounds: int, setting: Setting = Setting()) -> dict[str, Any]:
@@ -74,6 +77,8 @@ def bench_simplenet(rounds: int, setting: Setting = Setting()) -> dict[str, Any]
         return round(authors / wide[name], 2) if name in wide else None
 
     return {
+        # Near one, or the reference does not stand for the authors' code.
+        "checkout_ratio": ratio("checkout"),
         "fp32_ratio": ratio("fp32"),
         "bf16_ratio": ratio("bf16"),
         "openvino_fp32_ratio": ratio("openvino_fp32"),
@@ -104,6 +109,8 @@ def _wide(setting: Setting, folder: Path) -> Iterator[tuple[str, Variant]]:
     collapsed = collapse(pools, head.projection, head.hidden, head.norm, head.out)
     for name, wasteful in (("authors", True), ("authors_without_waste", False)):
         yield name, _reference(Reference(network, head, wasteful=wasteful), backbone)
+    if setting.authors is not None:
+        yield "checkout", _checkout(setting.authors, network, head, backbone, setting.side)
     yield "backbone", _bare(backbone, setting.side)
     form = _square(changed(PAPER, input_size=setting.side, crop_from=None))
     path = folder / "wide.pt"
@@ -152,6 +159,18 @@ def _reference(reference: Reference, backbone: Backbone) -> Variant:
         torch.set_num_threads(THREADS)
         answer: Answer = reference((frame.float() - backbone.mean) / backbone.deviation)
         return answer.score
+
+    return run
+
+
+def _checkout(
+    folder: Path, network: nn.Module, head: ReferenceHead, backbone: Backbone, side: int
+) -> Variant:
+    model = authors_model(folder, network, head, side)
+
+    def run(frame: Tensor) -> Tensor:
+        torch.set_num_threads(THREADS)
+        return authors_score(model, (frame.float() - backbone.mean) / backbone.deviation)
 
     return run
 
@@ -247,7 +266,7 @@ def _agreement(scores: dict[str, list[float]]) -> dict[str, float | int]:
     authors = scores["authors"]
     low, high = max(pairwise(sorted(authors)), key=lambda pair: pair[1] - pair[0])
     threshold = (low + high) / 2
-    same = [name for name in scores if name in {"fp32", "openvino_fp32"}]
+    same = [name for name in scores if name in {"fp32", "openvino_fp32", "checkout"}]
     judged = [*same, *(name for name in scores if name in {"bf16", "openvino_bf16"})]
     return {
         "max_score_difference": max(

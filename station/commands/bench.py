@@ -136,9 +136,9 @@ def _scene(args: argparse.Namespace) -> int:
 
 
 def _simplenet(args: argparse.Namespace) -> int:
-    from station.bench.simplenet import bench_simplenet
+    from station.bench.simplenet import Setting, bench_simplenet
 
-    show.values(bench_simplenet(args.rounds), as_json=args.json)
+    show.values(bench_simplenet(args.rounds, Setting(authors=args.authors)), as_json=args.json)
     return 0
 
 
