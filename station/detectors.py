@@ -77,7 +77,15 @@ class EfficientadPreset(StudentPreset):
     """EfficientAD as published: a patch description network for a teacher."""
 
     detector: Literal["efficientad-s", "efficientad-m"]
-    teacher: str = Field(description="its name in the store of weights")
+    teacher: str | None = Field(
+        default=None,
+        description="its name in the store of weights; null: s or m, else one made at first use",
+    )
+
+    @property
+    def size(self) -> Literal["s", "m"]:
+        """The size of its networks."""
+        return "s" if self.detector == "efficientad-s" else "m"
 
     @property
     def stride(self) -> int:
@@ -159,7 +167,6 @@ PATCHCORE = PatchcorePreset(
 EFFICIENTAD_S = EfficientadPreset(
     detector="efficientad-s",
     name="default",
-    teacher="s",
     input_size=256,
     smoothing=0.0,
     steps=70_000,
@@ -168,7 +175,7 @@ EFFICIENTAD_S = EfficientadPreset(
     weight_decay=1e-5,
 )
 
-EFFICIENTAD_M = changed(EFFICIENTAD_S, detector="efficientad-m", teacher="m")
+EFFICIENTAD_M = changed(EFFICIENTAD_S, detector="efficientad-m")
 
 LITE = LitePreset(
     name="default",

@@ -144,8 +144,9 @@ def import_(args: argparse.Namespace) -> int:
 
 def distill(args: argparse.Namespace) -> int:
     """Distil a teacher for EfficientAD into the store of weights."""
-    from station.learn.efficientad.distill import DistillOptions, distil
+    from station.learn.efficientad.distill import DistillOptions, distil, read_pictures
     from station.learn.features.weights import store
+    from station.learn.images import pictures
     from station.learn.method import TrainingStopped
 
     options = DistillOptions(
@@ -159,7 +160,8 @@ def distill(args: argparse.Namespace) -> int:
     )
     with stopping("the step", RESUMED) as stop, show.learning() as progress:
         try:
-            teacher, loss = distil(args.images, options, workspace_of(args), progress, stop)
+            found = read_pictures(pictures(args.images))
+            teacher, loss = distil(found, options, workspace_of(args), progress, stop)
         except TrainingStopped as stopped:
             show.say(str(stopped))
             return INTERRUPTED

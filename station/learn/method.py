@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from station.errors import ConfigError
+from station.errors import ConfigError, ModelError
 from station.learn.checkpoint import Checkpoint
 from station.learn.export import Detector, InputForm
 from station.learn.held_out import to_frames
@@ -23,7 +25,7 @@ Device = Literal["cpu", "cuda"]  # where students and teachers learn; all else t
 
 
 class Progress(NamedTuple):
-    """How far a training is: stage is "features", "synthetic defects", "training" or "held-out"."""
+    """How far a training is; stage is "features", "training", "teacher", "held-out" and others."""
 
     stage: str
     done: int
@@ -72,6 +74,24 @@ class Learned(NamedTuple):
     curve: tuple[CurvePoint, ...] = ()
     deviations: Deviations | None = None  # of methods with an adaptor
     student: StudentTraining | None = None
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Raise ModelError with what to do where torch or numpy is given no memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # Torch's own error for the processor is a RuntimeError like any other.
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and (
+            "allocate memory" not in str(error)
+        ):
+            raise
+        said = str(error).strip().splitlines() or ["no more is given"]
+        raise ModelError(
+            f"out of memory: {said[0]}; a smaller --input-size or fewer --images need less, and "
+            "what was kept goes on with --resume"
+        ) from error
 
 
 def check_device(device: Device) -> None:

@@ -10,7 +10,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,7 @@ from station.errors import ConfigError, ModelError
 from station.learn import gaussian, patchcore
 from station.learn.checkpoint import Checkpoint
 from station.learn.efficientad import fit as fit_student
+from station.learn.efficientad.distill import DistillOptions, first_teacher
 from station.learn.export import (
     Detector,
     InputForm,
@@ -49,15 +50,16 @@ from station.learn.held_out import (
     unit_scores,
 )
 from station.learn.images import Reader, TrainingImages
-from station.learn.method import Device, Learned, Progress, Task, check_device
+from station.learn.method import Device, Learned, Progress, Task, check_device, memory_told
 from station.learn.simplenet import fit as fit_simplenet
 from station.model_card import WEIGHTS, Golden, HeldOutRule, ModelCard, ModelInput, Training
-from station.preset import DEFAULT, Preset
+from station.preset import DEFAULT, Preset, changed
 from station.recipe import HIGHEST, MODEL_PATTERN, SheetRule
 
 # Between the network as trained and as exported; the int8 one rounds at another place.
 EXPORT_TOLERANCE = {"fp32": 1e-4, "int8": 0.05}
 MAP_FACTOR = 10  # a distance near 0 is a root, which magnifies what rounding did
+TEACHER = DistillOptions("s", "efficientnet_lite0")
 THREADS = min(2, os.cpu_count() or 1)  # more changes the last digits of what is learned
 
 
@@ -76,6 +78,7 @@ class TrainOptions:
     device: Device = "cpu"
 
 
+@memory_told()
 def train(
     images: TrainingImages,
     options: TrainOptions,
@@ -105,6 +108,11 @@ def train(
     training = images.only(kept)
     torch.set_num_threads(THREADS)
     stop = stop or threading.Event()
+    if isinstance(preset, EfficientadPreset) and preset.teacher is None:
+        # Of what it may learn from alone: a teacher that has seen what is held out flatters it.
+        wanted = replace(TEACHER, name=preset.size, size=preset.size, device=options.device)
+        name = first_teacher(training.files, wanted, workspace, progress, stop)
+        preset = changed(preset, teacher=name)
     reader = Reader(images)
     settings = [options.seed, options.precision, options.device, preset.model_dump(mode="json")]
     made_of = {unit: [file.name for file in files] for unit, files in images.units.items()}

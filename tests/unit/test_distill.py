@@ -20,14 +20,17 @@ from station.learn.efficientad import textures
 from station.learn.efficientad.distill import (
     Distillation,
     DistillOptions,
+    Pictures,
     Target,
     distil,
+    first_teacher,
     read_pictures,
 )
 from station.learn.efficientad.pdn import pdn
 from station.learn.efficientad.teachers import add_teacher, load_teacher, teachers
 from station.learn.features.backbones import random_backbone
-from station.learn.method import TrainingStopped
+from station.learn.images import pictures
+from station.learn.method import Progress, TrainingStopped
 
 QUICK = DistillOptions("quick", "efficientnet_lite0", steps=3, batch=1, side=64)
 
@@ -46,6 +49,10 @@ def folder(tmp_path: Path) -> Path:
         image = rng.integers(0, 255, (90, 120, 3), np.uint8)
         cv2.imwrite(str(tmp_path / "pictures" / name), image)
     return tmp_path / "pictures"
+
+
+def seen_in(folder: Path) -> Pictures:
+    return read_pictures(pictures(folder))
 
 
 def published_file(path: Path) -> tuple[Path, str]:
@@ -111,7 +118,7 @@ def test_the_target_is_pooled_as_published() -> None:
 
 def test_a_stopped_distillation_ends_where_an_unbroken_one_does(folder: Path) -> None:
     target = Target(random_backbone("efficientnet_lite0", (8, 16)), 12)
-    pictures = read_pictures(folder)
+    pictures = seen_in(folder)
     unbroken, stopped, resumed = (Distillation(target, pictures, QUICK) for _ in range(3))
     for one in (unbroken, stopped):
         one.mean, one.deviation = torch.zeros(1, 12, 1, 1), torch.ones(1, 12, 1, 1)
@@ -130,7 +137,7 @@ def test_the_targets_channels_are_normalised_by_pictures_of_their_own(
 ) -> None:
     monkeypatch.setattr("station.learn.efficientad.distill.CALIBRATION", 3)
     target = Target(random_backbone("efficientnet_lite0", (8, 16)), 12)
-    run = Distillation(target, read_pictures(folder), QUICK)
+    run = Distillation(target, seen_in(folder), QUICK)
     run.measure()
     with torch.inference_mode():
         found = torch.cat([target(run._draw(1, number)) for number in range(3)])
@@ -143,9 +150,34 @@ def test_the_targets_channels_are_normalised_by_pictures_of_their_own(
 def test_a_distillation_that_is_stopped_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
-    with pytest.raises(TrainingStopped, match=r"stopped after 0 of 3 steps, kept in .*--resume"):
-        distil(folder, QUICK, tmp_path, lambda _: None, stop)
+    with pytest.raises(
+        TrainingStopped, match=r"stopped after 0 of 3 steps of the teacher, kept in .*--resume"
+    ):
+        distil(seen_in(folder), QUICK, tmp_path, lambda _: None, stop)
     assert not list(teachers())
+
+
+def test_a_teacher_is_made_at_first_use_and_only_then(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("station.learn.efficientad.distill.CALIBRATION", 2)
+    told: list[Progress] = []
+
+    def first(name: str, files: list[Path]) -> str:
+        options = replace(QUICK, name=name, steps=1)
+        return first_teacher(files, options, tmp_path, told.append, threading.Event())
+
+    files = pictures(folder)
+    made = first("s", files)
+    assert made.startswith("s-")
+    assert {p.stage for p in told} == {"teacher"}
+    assert load_teacher(made, "s")[1].images == 2
+    told.clear()
+    assert first("s", files) == made
+    assert told == [], "the same images have their teacher"
+    assert first("s", files[:1]) not in {made, "s"}, "others have one of their own"
+    add_teacher(published_file(tmp_path / "a.pth")[0], "s", None)
+    assert first("s", files) == "s", "one that was brought or distilled before comes first"
 
 
 def test_the_command_leaves_a_teacher(
@@ -174,12 +206,13 @@ def test_without_a_gpu_none_can_be_asked_for(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="--device cuda: torch can use no GPU here"):
-        distil(folder, replace(QUICK, device="cuda"), tmp_path, lambda _: None, threading.Event())
+        options = replace(QUICK, device="cuda")
+        distil(seen_in(folder), options, tmp_path, lambda _: None, threading.Event())
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no image in it"):
-        read_pictures(tmp_path)
+        seen_in(tmp_path)
 
 
 def test_pictures_differ_and_follow_from_the_seed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +17,15 @@ from torch import Tensor, nn
 from station.detectors import EFFICIENTAD_S, LITE
 from station.errors import ConfigError, DatasetError, ModelError
 from station.learn.checkpoint import Checkpoint
+from station.learn.efficientad.distill import DistillOptions
 from station.learn.efficientad.fit import Origin, Penalty, learn_efficientad, learn_trio
 from station.learn.efficientad.pdn import MARGIN, Autoencoder, ImageNetPixels, map_side, pdn
-from station.learn.efficientad.teachers import add_teacher
+from station.learn.efficientad.teachers import add_teacher, teachers
 from station.learn.efficientad.training import Trio
 from station.learn.export import InputForm
 from station.learn.held_out import hold_out
 from station.learn.images import Reader, from_mvtec
-from station.learn.method import Learned, Task, TrainingStopped
+from station.learn.method import Learned, Task, TrainingStopped, memory_told
 from station.learn.train import TrainOptions, train
 from station.model_card import StudentTraining
 from station.preset import DEFAULT, changed
@@ -145,6 +147,35 @@ def test_efficientad_states_its_steps_teacher_and_penalty(tmp_path: Path) -> Non
     assert (student.teacher, student.teacher_sha256) == ("any", teacher.sha256)
     assert (student.penalty_images, student.losses[0].penalty > 0) == (10, True)
     agree(learned, chosen)
+
+
+def test_without_a_teacher_one_is_made_of_what_may_be_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = DistillOptions("s", "efficientnet_lite0", steps=1, batch=1, side=64)
+    monkeypatch.setattr("station.learn.train.TEACHER", quick)
+    monkeypatch.setattr("station.learn.efficientad.distill.CALIBRATION", 2)
+    options = TrainOptions("cloth", changed(EFFICIENTAD_S, input_size=SIDE, steps=1))
+    told: list[str] = []
+    with suppress(ModelError):  # after a single step it sees no defect, and that is refused
+        images = from_mvtec(striped(tmp_path))
+        train(images, options, tmp_path, lambda progress: told.append(progress.stage))
+    (teacher,) = teachers()
+    assert (teacher.origin, teacher.images) == ("distilled", 8), "two of ten are held out"
+    assert told[:2] == ["teacher", "features"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_memory_that_is_not_given_is_told(error: Exception) -> None:
+    with pytest.raises(ModelError, match=r"^out of memory: .*--input-size"), memory_told():
+        raise error
+
+
+def test_torchs_own_refusal_of_memory_is_told_and_no_other_error_is() -> None:
+    with pytest.raises(ModelError, match="out of memory"), memory_told():
+        torch.empty(1 << 50)
+    with pytest.raises(RuntimeError, match="size"), memory_told():
+        torch.zeros(2) @ torch.zeros(3)
 
 
 class AfterTwoSteps(threading.Event):

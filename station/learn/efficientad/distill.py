@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +25,11 @@ from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 from station.learn.checkpoint import Checkpoint
 from station.learn.efficientad import textures
 from station.learn.efficientad.pdn import CHANNELS, ImageNetPixels, Size, pdn
-from station.learn.efficientad.teachers import Teacher, keep_teacher
+from station.learn.efficientad.teachers import Teacher, keep_teacher, teachers
 from station.learn.features.backbones import Backbone, load_backbone
 from station.learn.features.local import upsample
-from station.learn.images import pictures, read_image
-from station.learn.method import Device, Progress, TrainingStopped, check_device
+from station.learn.images import read_image
+from station.learn.method import Device, Progress, TrainingStopped, check_device, memory_told
 from station.records.sheet import Image
 
 PUBLISHED_STEPS = 60_000
@@ -51,7 +51,7 @@ class DistillOptions:
     side: int = 128  # of the pictures; a description sees 33 pixels, so larger ones add nothing
     learning_rate: float = 5e-4  # published 1e-4, for forty times as many steps
     seed: int = 0
-    resume: bool = False
+    resume: bool | None = False  # None: where one was stopped
     device: Device = "cpu"
 
 
@@ -62,9 +62,8 @@ class Pictures(NamedTuple):
     digest: str
 
 
-def read_pictures(folder: Path) -> Pictures:
-    """Read every image below a folder, shrunk to what is of use; each is checked."""
-    files = pictures(folder)
+def read_pictures(files: Sequence[Path]) -> Pictures:
+    """Read images, shrunk to what is of use; each is checked."""
     images, sums = [], []
     for file in files:
         loaded = read_image(file)
@@ -177,8 +176,31 @@ class Distillation:
         return found
 
 
+def first_teacher(
+    files: Sequence[Path],
+    options: DistillOptions,
+    workspace: Path,
+    progress: Callable[[Progress], None],
+    stop: threading.Event,
+) -> str:
+    """Return the name of the teacher in the store that these options name.
+
+    Where there is none, one is made of these images, named by their digest too, and kept: the
+    next training on the same images takes it.
+    """
+    there = {teacher.name for teacher in teachers()}
+    if options.name in there:
+        return options.name
+    pictures = read_pictures(files)
+    own = replace(options, name=f"{options.name}-{pictures.digest[:8]}", resume=None)
+    if own.name not in there:
+        distil(pictures, own, workspace, lambda p: progress(p._replace(stage="teacher")), stop)
+    return own.name
+
+
+@memory_told()
 def distil(
-    folder: Path,
+    pictures: Pictures,
     options: DistillOptions,
     workspace: Path,
     progress: Callable[[Progress], None],
@@ -190,7 +212,6 @@ def distil(
     """
     check_device(options.device)
     backbone = load_backbone(options.backbone)
-    pictures = read_pictures(folder)
     decides = [pictures.digest, options.backbone, options.size, options.steps, options.batch,
                options.side, options.learning_rate, options.seed, options.device]  # fmt: skip
     with Checkpoint(workspace, f"teacher-{options.name}", decides, options.resume) as checkpoint:
@@ -202,9 +223,10 @@ def distil(
         while run.done < options.steps:
             if stop.is_set():
                 checkpoint.save(run.state())
+                how = "" if options.resume is None else " with --resume"
                 raise TrainingStopped(
-                    f"stopped after {run.done} of {options.steps} steps, kept in "
-                    f"{checkpoint.folder}; the same command with --resume goes on"
+                    f"stopped after {run.done} of {options.steps} steps of the teacher, kept in "
+                    f"{checkpoint.folder}; the same command{how} goes on"
                 )
             losses = [*losses[-49:], run.step()]
             if run.done % TOLD_EVERY == 0 or run.done == options.steps:

@@ -18,7 +18,7 @@ from station.detectors import EfficientadPreset, LitePreset, StudentPreset
 from station.errors import ConfigError, DatasetError
 from station.learn.efficientad.graph import AnomalyMap
 from station.learn.efficientad.lite import lite
-from station.learn.efficientad.pdn import MARGIN, Size
+from station.learn.efficientad.pdn import MARGIN
 from station.learn.efficientad.teachers import load_teacher
 from station.learn.efficientad.training import (
     PUBLISHED_STEPS,
@@ -57,10 +57,9 @@ class Origin(NamedTuple):
 
 def learn_efficientad(task: Task, preset: EfficientadPreset) -> Learned:
     """Train EfficientAD with a teacher from the store."""
-    size: Size = "s" if preset.detector == "efficientad-s" else "m"
-    network, teacher = load_teacher(preset.teacher, size)
+    network, teacher = load_teacher(preset.teacher or preset.size, preset.size)
     with _seeded(task.seed):
-        trio = published(network, size, (task.form.height, task.form.width))
+        trio = published(network, preset.size, (task.form.height, task.form.width))
     origin: str = teacher.origin
     if teacher.steps is not None:
         origin += f", {teacher.steps} steps from {teacher.backbone}"
