@@ -12,7 +12,8 @@ from typing import NamedTuple
 SHOTS = 4  # of a sheet of the bench's recipe
 
 # Seconds in which a fault is to be noticed that the robot does not tell by itself.
-SILENT_S = 1.5  # its data stand still
+SILENT_S = 2.0  # its data stand still, and for a second its dashboard does not answer either
+SETTLED_S = 2.0  # the arm has to be steady before it is measured
 STALLED_S = 3.5  # the arm does not come on
 HUNG_S = 3.5  # no answer: one is waited for longer while nothing moves
 WATCHDOG_S = 0.5  # and the arm to stand still after its controller's death
@@ -70,13 +71,20 @@ FAULTS = {
         Fault("cut, then refused", "refuse+cut", ("accept",)),
         Fault("half-open connection", "half_open", ("whole",), noticed_s=SILENT_S),
         Fault("frozen data", "freeze", ("unfreeze",), noticed_s=SILENT_S),
-        Fault("wrong pose reached", "offset 0 0.004 0", ("offset 0 0 0",), at_rest=True),
-        Fault("slider 0 %", "slider 0", ("slider 1",), noticed_s=STALLED_S),
+        Fault(
+            "wrong pose reached",
+            "offset 0 0.004 0",
+            ("offset 0 0 0",),
+            at_rest=True,
+            noticed_s=SETTLED_S,
+        ),
+        Fault("slider 0 %", "slider 0", ("slider 1",), noticed_s=STALLED_S, rests_s=STALLED_S),
         Fault("slider 10 %", "slider 0.1", ("slider 1",), goes_on=True),
         Fault("program stopped", "stop_program"),
         Fault("remote control off", "local", ("remote",), only="e"),
         Fault("robot controller killed", "kill far end"),
-        Fault("robot controller frozen", "stop far end", noticed_s=SILENT_S),
+        # Its arm is frozen with it, and comes to rest once it thaws.
+        Fault("robot controller frozen", "stop far end", noticed_s=SILENT_S, rests_s=math.inf),
         Fault("robot child killed", "kill child", rests_s=WATCHDOG_S),
         Fault("robot child frozen", "stop child", noticed_s=HUNG_S, rests_s=WATCHDOG_S),
         Fault("station killed", "kill station", rests_s=WATCHDOG_S),

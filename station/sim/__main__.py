@@ -84,19 +84,18 @@ async def _serve(options: SimOptions) -> None:
         camera.expose(options.exposure_us, options.gain_db)
         arm = _arm(truth)
         controller = Controller(series, arm, camera, cell.config.lines, journal, options.seed)
-        rtde = Server(controller)
+        rtde, dashboard = Server(controller), Dashboard(controller, journal)
         ports = Ports(
             options.address,
             {
                 RTDE_PORT: rtde.serve,
                 SCRIPT_PORT: receive_scripts(controller),
-                DASHBOARD_PORT: Dashboard(controller, journal).serve,
+                DASHBOARD_PORT: dashboard.serve,
             },
         )
         await ports.open()
-        await listen(
-            options.address, CONTROL_PORT, FaultPort(controller, rtde, ports, feed, journal).serve
-        )
+        faults = FaultPort(controller, rtde, dashboard, ports, feed, journal)
+        await listen(options.address, CONTROL_PORT, faults.serve)
         try:
             station_cell = _station_cell(cell, options, feed.root)
             environment = {**feed.environment, "STATION_CELL": str(station_cell)}

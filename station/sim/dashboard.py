@@ -30,11 +30,12 @@ QUERIES = frozenset(
 
 
 class Dashboard:
-    """Answers for one controller; holds no state of its own."""
+    """Answers for one controller."""
 
     def __init__(self, controller: Controller, journal: Journal) -> None:
         self._controller = controller
         self._journal = journal
+        self.delay_s = 0.0  # from a line to its answer
         self._fixed = {
             "close popup": "closing popup",
             "close safety popup": "closing safety popup",
@@ -70,6 +71,7 @@ class Dashboard:
         writer.write(GREETING.encode() + b"\n")
         while line := await reader.readline():
             text = line.decode("utf-8", "replace").strip()
+            await asyncio.sleep(self.delay_s)
             writer.write(self.answer(text).encode() + b"\n")
             await writer.drain()
             if text.lower() == "quit":

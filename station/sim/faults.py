@@ -11,6 +11,7 @@ from collections.abc import Callable
 from station.errors import ConfigError
 from station.sim.arm import Safety
 from station.sim.controller import Controller
+from station.sim.dashboard import Dashboard
 from station.sim.feed import DISTURBANCES, Feed
 from station.sim.journal import Journal
 from station.sim.ports import CONTROL_PORT, Ports
@@ -25,6 +26,7 @@ FARTHEST_M = 1.0
 TAKES = {
     "offset": "X Y Z in metres, at most 1",
     "slider": "one number from 0 to 1",
+    "dashboard": "seconds from 0 to 10",
     "jog": "X Y Z in metres, at most 1, while no program runs",
     "input": "a line from 0 to 17 and 0 or 1",
     "picture": f"one of {', '.join(DISTURBANCES)}",
@@ -35,10 +37,17 @@ class FaultPort:
     """Carries out one command per line; the station itself never connects here."""
 
     def __init__(
-        self, controller: Controller, rtde: Server, ports: Ports, feed: Feed, journal: Journal
+        self,
+        controller: Controller,
+        rtde: Server,
+        dashboard: Dashboard,
+        ports: Ports,
+        feed: Feed,
+        journal: Journal,
     ) -> None:
         self._controller = controller
         self._rtde = rtde
+        self._dashboard = dashboard
         self._ports = ports
         self._feed = feed
         self._journal = journal
@@ -100,6 +109,8 @@ class FaultPort:
                 raise ValueError
         elif name == "slider":
             (controller.arm.slider,) = (_within(word, 0.0, 1.0) for word in arguments)
+        elif name == "dashboard":
+            (self._dashboard.delay_s,) = (_within(word, 0.0, 10.0) for word in arguments)
         elif name == "input":
             line, value = map(int, arguments)
             if line not in range(18) or value not in (0, 1):

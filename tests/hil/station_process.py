@@ -81,6 +81,12 @@ class Station:
     def run(self, command: str, **options: Any) -> Ended:
         return Ended.of(self.start(command, **options))
 
+    def state(self) -> str:
+        """Return what the running station says; nothing where none answers."""
+        with contextlib.suppress(ConfigError):
+            return str(control.ask(self.folder, command="status", user="anna")["state"])
+        return ""
+
     def journal(self, *events: str) -> list[dict[str, Any]]:
         """Return what happened since this workspace was made."""
         return [e for e in self.sim.journal()[self._seen :] if e["event"] in events]
@@ -180,9 +186,7 @@ class Running:
         return control.ask(self.station.folder, command=command, user="anna", **more)
 
     def state(self) -> str:
-        with contextlib.suppress(ConfigError):
-            return str(self.ask("status")["state"])
-        return ""
+        return self.station.state()
 
     def reason(self) -> str:
         return str(self.ask("status")["reason"])

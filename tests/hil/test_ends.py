@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,6 +44,25 @@ def outcomes(station: Station) -> list[str | None]:
 
 def rises(station: Station) -> int:
     return sum(e["line"] == ACCEPT and e["value"] for e in station.journal("output"))
+
+
+@pytest.mark.timeout(200)
+def test_an_enter_from_before_the_question_starts_nothing(station: Station) -> None:
+    station.edit_cell("gate: input", "gate: manual")
+    ours, theirs = os.openpty()
+    process = station.start("inspect --recipe two --sheets 1 --json", stdin=theirs)
+    os.write(ours, b"\n\n")
+    wait_until(lambda: station.state() == "execute", PATIENCE_S)
+    time.sleep(2.0)
+    assert not pictures(station)
+    assert not Dataset(station.folder, "two").folders()
+    os.write(ours, b"\n")
+    ended = Ended.of(process, PATIENCE_S)
+    os.close(theirs)
+    os.close(ours)
+    assert ended.code == 0, ended.err
+    assert "lay a sheet and press Enter" in ended.err
+    assert [row["verdict"] for row in ended.rows()] == ["accept"]
 
 
 @pytest.mark.timeout(200)

@@ -54,6 +54,22 @@ def test_an_absent_robot_is_named_with_what_to_look_at() -> None:
     assert time.monotonic() - started < 3
 
 
+def test_a_slow_dashboard_costs_neither_the_line_nor_the_watchdog(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    """It is asked before a line rises, for longer than the controller waits to hear of us."""
+    sim.send("dashboard 0.6")
+    try:
+        started = time.monotonic()
+        robot.set_outputs({0: True}, 1.0)
+        assert time.monotonic() - started > 0.6, "it was asked"
+        robot.move(START, 0.5, 1.2, 10.0)
+        robot.set_outputs({0: False}, 1.0)
+    finally:
+        sim.send("dashboard 0")
+    assert robot.status().program_running
+
+
 @pytest.mark.bad_input("097-no-such-name")
 def test_a_name_that_leads_nowhere_is_named() -> None:
     error = refused(Settings(host="no-such-robot.invalid"))
