@@ -25,6 +25,7 @@ from station.errors import StationError
 
 HEARTBEAT_S = 0.05
 SLICE_S = 0.25  # between two looks whether a child that was asked still lives
+HALF_SENT_S = 1.0  # past its deadline an answer that has begun to come may take so long
 _PR_SET_PDEATHSIG = 1
 
 # Set in a child:
@@ -53,6 +54,7 @@ class Worker:
         self._heartbeat = context.Value("d", time.monotonic(), lock=False)
         self._pulse = context.Value("d", time.monotonic(), lock=False)
         self._closed = threading.Event()
+        self._answer_by = math.inf
         self._process = context.Process(
             target=_serve,
             args=(child, (self._heartbeat, self._pulse), target, args),
@@ -110,6 +112,7 @@ class Worker:
         deadline_s: float,
         silence_s: float = math.inf,
     ) -> Any:
+        self._answer_by = time.monotonic() + deadline_s
         try:
             if args is not None:
                 # A child that gave up has closed its end, but its last word can still be read.
@@ -126,6 +129,8 @@ class Worker:
             # The answer to an interrupted request would be taken for the answer to the next one.
             self._kill()
             raise
+        finally:
+            self._answer_by = math.inf
         if kind == "result":
             return value
         if kind == "error":
@@ -156,7 +161,11 @@ class Worker:
 
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT_S):
-            self._heartbeat.value = time.monotonic()
+            now = time.monotonic()
+            self._heartbeat.value = now
+            if now - self._answer_by > HALF_SENT_S:
+                # It froze while it sent, and who reads waits for the rest.
+                self._process.kill()
 
 
 def parent_age_s() -> float:

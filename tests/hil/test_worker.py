@@ -62,6 +62,15 @@ def test_a_large_answer_comes_whole(healthy: Worker) -> None:
     assert healthy.request("echo", data, deadline_s=5) == data
 
 
+def test_a_child_that_freezes_while_it_sends_is_ended(start: Callable[..., Worker]) -> None:
+    worker = start()
+    started = time.monotonic()
+    with pytest.raises(WorkerError, match=r"ended unexpectedly \(exit code -9\)"):
+        worker.request("freeze_while_sending", deadline_s=0.5)
+    assert time.monotonic() - started < 5
+    assert gone(worker.pid)
+
+
 def test_a_deliberate_error_arrives_as_itself(healthy: Worker) -> None:
     with pytest.raises(RobotStopped) as caught:
         healthy.request("stopped", deadline_s=1)
