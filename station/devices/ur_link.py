@@ -23,7 +23,7 @@ WATCH_S = 0.05
 REMOTE_S = 0.25  # how often the pendant is asked whether it still leaves control to us
 PENDANT_S = 1.5
 PARENT_GONE_S = 0.5
-STEADY_RAD_S = 1e-3
+STEADY_RAD_S = 5e-3  # of the noisiest joint: a CB3 at rest tells up to 0.003
 
 _VARIABLES = [
     "timestamp", "actual_q", "actual_qd", "actual_TCP_pose", "robot_mode", "safety_mode",

@@ -17,7 +17,7 @@ JOINT_SPEED_LIMIT_RAD_S = 3.2  # 183 degrees a second, where a real UR5 trips
 SAFETY_STOP_S = 0.2
 EMERGENCY_STOP_S = 0.1
 TURN_AS_TRAVEL_M = 0.2  # a line that mostly turns is paced by its angle, as if at this lever
-SETTLING_RAD_S = 2e-3  # what the joints still report until the camera has its picture
+SETTLING_RAD_S = 0.02  # what the joints still report until the camera has its picture
 STILL = Joints.of([0.0] * 6)
 
 

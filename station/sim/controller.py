@@ -19,6 +19,8 @@ from station.sim.table import Table
 UNLOCK_DELAY_S = 5.0  # a protective stop cannot be unlocked earlier
 PROGRAM_STOP = 3.0  # deceleration, in m/s2 on a line and rad/s2 on a joint move
 MEASURING_NOISE_M = 0.05e-3  # root mean square over the three axes
+# Root mean square of each joint: logs of a CB3 at rest show up to 0.003 rad/s.
+SPEED_NOISE_RAD_S = 0.8e-3
 
 
 class Runtime(IntEnum):
@@ -76,6 +78,7 @@ class Controller:
         self._stopped_at = 0.0
         self._safety = Safety.NORMAL
         self.measured = arm.tcp_pose
+        self.measured_speeds = list(arm.joint_speeds)
         self.ready = False
         self._moving = False
         self.table = Table(lines, camera, journal, self.set_input)
@@ -93,6 +96,7 @@ class Controller:
         self._run()
         self._watch_safety(now)
         self.measured = self._measure()
+        self.measured_speeds = self._measure_speeds()
 
     def load(self, text: str) -> None:
         """Replace the running program by an uploaded one."""
@@ -284,9 +288,16 @@ class Controller:
     def _measure(self) -> Pose:
         """Return the TCP pose as the encoders tell it."""
         pose = self.arm.tcp_pose
-        sigma = MEASURING_NOISE_M / 3**0.5
-        noise = [max(-3.0, min(3.0, self._noise.gauss())) * sigma for _ in range(3)]
+        noise = self._draw(MEASURING_NOISE_M / 3**0.5, 3)
         return pose._replace(x=pose.x + noise[0], y=pose.y + noise[1], z=pose.z + noise[2])
+
+    def _measure_speeds(self) -> list[float]:
+        """Return the joints' speeds as the encoders tell them: never all 0."""
+        noise = self._draw(SPEED_NOISE_RAD_S, 6)
+        return [speed + off for speed, off in zip(self.arm.joint_speeds, noise, strict=True)]
+
+    def _draw(self, sigma: float, count: int) -> list[float]:
+        return [max(-3.0, min(3.0, self._noise.gauss())) * sigma for _ in range(count)]
 
     @staticmethod
     def _with_bit(bits: int, line: int, value: bool) -> int:

@@ -57,7 +57,7 @@ def _outputs() -> dict[str, Variable]:
         "target_current": ("VECTOR6D", const(six_zeros)),
         "target_moment": ("VECTOR6D", const(six_zeros)),
         "actual_q": ("VECTOR6D", arm(lambda a: a.joints)),
-        "actual_qd": ("VECTOR6D", arm(lambda a: a.joint_speeds)),
+        "actual_qd": ("VECTOR6D", lambda c: c.measured_speeds),
         "actual_current": ("VECTOR6D", const(six_zeros)),
         "joint_control_output": ("VECTOR6D", const(six_zeros)),
         "actual_TCP_pose": ("VECTOR6D", lambda c: c.measured),

@@ -61,7 +61,7 @@ class Client:
         return time.monotonic() - started
 
     def is_still(self) -> bool:
-        return not any(self.receive.getActualQd())
+        return not any(self.receive.getTargetQd())  # measured ones are never all 0
 
     def run_async(self, pose: list[float], speed: float) -> None:
         before = self.control.getAsyncOperationProgressEx().operationId()
