@@ -35,7 +35,6 @@ from station.records.dataset import Dataset, after_of, read_image, read_record
 from station.records.sheet import pixels_sha256
 
 THRESHOLD = 0.5
-SHEET_S = 0.8  # one sheet takes about this long
 NOTICE_S = 8.0
 LATE_S = 6.0  # no sheet for so long: look whether it has stopped
 REACH_S = 60.0
@@ -90,6 +89,7 @@ class Soak:
         self.growth_mb = 0.0
         self.counts: set[tuple[int, int]] = set()
         self._resident: list[float] = []
+        self._sheet_s = 1.0  # that the last sheet took
         self._events: list[dict[str, Any]] = []
         self._read_bytes = 0
         template.init(self.workspace)
@@ -114,7 +114,7 @@ class Soak:
         self._recover(())
         while self._laid() < sheets:
             self._inspect(min(sheets - self._laid(), 1 + int(self.random.expovariate(1 / every))))
-            time.sleep(self.random.uniform(0, SHEET_S))
+            time.sleep(self.random.uniform(0, self._sheet_s))
             self._disturb(self.random.choice(FAULTS))
         self._ask("stop")
         self._until(lambda: self._state() == "stopped", "stopped")
@@ -125,10 +125,12 @@ class Soak:
         goal = self._laid() + sheets
         counts: list[tuple[int, int]] = []
         while (seen := self._laid()) < goal:
+            since = time.monotonic()
             if not self._next(seen):
                 self.faults[ALONE] += 1
                 self._recover(())
                 continue
+            self._sheet_s = time.monotonic() - since
             pid = self._process().pid
             self._resident.append(resident_mb(pid))
             if len(self._resident) > SETTLED:
@@ -343,12 +345,12 @@ def _told(line: dict[str, Any] | None) -> str:
     return "accept" if line["accept"] else "reject" if line["reject"] else "none"
 
 
-def run(folder: Path, sheets: int, every: int, seed: int) -> dict[str, Any]:
+def run(folder: Path, sheets: int, every: int, seed: int, speed: float = 100.0) -> dict[str, Any]:
     """Inspect `sheets` sheets through faults; what must hold is asserted."""
     started = time.monotonic()
     photographs = folder / "photographs"
     means = write_sheets(photographs, sheets + sheets // 10 + 20, seed)
-    with Simulator(folder, ["--sheets", str(photographs), "--speed", "100"]) as sim:
+    with Simulator(folder, ["--sheets", str(photographs), "--speed", str(speed)]) as sim:
         soak = Soak(folder, sim, seed)
         try:
             soak.run(sheets, every)
@@ -407,10 +409,11 @@ if __name__ == "__main__":
     options.add_argument("sheets", type=int, nargs="?", default=10_000)
     options.add_argument("--every", type=int, default=20, help="sheets between faults, on average")
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--speed", type=float, default=100.0, help="factor on the arm's motion")
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
     place = Path(tempfile.mkdtemp(prefix="station-soak-"))  # stays where something did not hold
-    total = run(place, given.sheets, given.every, given.seed)
+    total = run(place, given.sheets, given.every, given.seed, given.speed)
     shutil.rmtree(place)
     if given.json:
         sys.stdout.write(f"{json.dumps(total)}\n")

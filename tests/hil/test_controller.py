@@ -308,7 +308,10 @@ print(json.dumps({"size": size, "digests": digests}))
         ("offset 1", "offset takes X Y Z in metres"),
         ("offset inf 0 0", "offset takes X Y Z in metres"),
         ("input 18 1", "input takes a line from 0 to 17 and 0 or 1"),
-        ("unicorn é", "no fault 'unicorn'; there are accept, claim, cut, dashboard, emergency_stop"),
+        (
+            "unicorn é",
+            "no fault 'unicorn'; there are accept, claim, cut, dashboard, emergency_stop",
+        ),
     ],
 )
 def test_a_fault_nobody_can_have_meant_is_refused_in_words(
