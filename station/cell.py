@@ -171,8 +171,8 @@ def check_installation(config: CellConfig, info: RobotInfo) -> None:
         )
     if config.polyscope is not None and not _begins(info.version, config.polyscope):
         raise ConfigError(
-            f"polyscope: the robot runs {info.version!r}, not {config.polyscope}; look what the "
-            "update changed, then correct the cell file"
+            f"polyscope: the robot runs {info.version!r}, the cell file says {config.polyscope}; "
+            "look what the update changed, then correct the cell file"
         )
 
 

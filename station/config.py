@@ -124,9 +124,10 @@ class CellConfig(Strict):
         description="flange to tool, as installed on the robot; compared, never written"
     )
     payload_kg: float = Field(ge=0, le=5)
-    polyscope: str | None = Field(
+    polyscope: (
+        Annotated[str, form(r"^[0-9]+(\.[0-9]+){1,3}$", "a version, such as 3.15,")] | None
+    ) = Field(
         default=None,
-        pattern=r"^\d+(\.\d+){1,3}$",
         description="version of the robot's software, whole or its first numbers; compared",
     )
     lines: Lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,6 +17,7 @@ from station.collect import NOTHING, Collected, Collector
 from station.errors import (
     Aborted,
     DatasetError,
+    DeviceTimeout,
     ModelError,
     StationError,
 )
@@ -238,7 +239,9 @@ def _record_unjudged(
     manifest = _manifest(run.job.kind, sheet, run.job, spent, collected, (reason,)).model_copy(
         update={"verdict": Verdict.NONE, **_judged_by(judging)}
     )
-    log.error("sheet.unjudged", reason=reason, last_pose=_last_pose(manifest))
+    log.error(
+        "sheet.unjudged", reason=reason, last_shot=_last_pose(manifest), stands=_stands(run, error)
+    )
     try:
         run.dataset.record_inspection(folder, manifest)
     except StationError as second:  # what ended the sheet is what has to be told
@@ -323,6 +326,7 @@ def stop_if_it_cannot_go_on(inspected: Inspected) -> None:
 def adopt_leftovers(dataset: Dataset, job: Job) -> None:
     """Record sheets that a killed process left behind, so that none is without an outcome."""
     for folder in dataset.leftovers("inspection"):
+        began, ended = dataset.span(folder)
         files = dataset.adopt(folder)
         reasons = (
             "the process ended before this sheet was finished",
@@ -333,11 +337,22 @@ def adopt_leftovers(dataset: Dataset, job: Job) -> None:
             update={
                 "verdict": Verdict.NONE,
                 "run": folder.name.rpartition("-")[0],
+                "started_at": began,
+                "finished_at": ended,
                 "files": files,
             }
         )
         target = dataset.record_inspection(folder, manifest)
         log.warning("sheet.adopted", sheet=folder.name, files=len(files), record=str(target))
+
+
+def _stands(run: Run, error: BaseException) -> list[float] | None:
+    """Return where the arm stands; None where the robot cannot be asked, and told so itself."""
+    if isinstance(error, DeviceTimeout):
+        return None
+    with suppress(StationError):
+        return [round(value, 5) for value in run.cell.motion.status().pose]
+    return None
 
 
 def _last_pose(manifest: Manifest) -> list[float] | None:

@@ -46,7 +46,10 @@ def quality(image: Image) -> Quality:
 class PictureCheck:
     """Looks at one frame after the other, in the order they were taken."""
 
-    def __init__(self, limits: PictureLimits | None, *, noise_expected: bool) -> None:
+    def __init__(
+        self, limits: PictureLimits | None, *, noise_expected: bool, device: str = "camera"
+    ) -> None:
+        self._device = device
         self._limits = limits
         self._noise_expected = noise_expected
         self._last: Frame | None = None
@@ -55,37 +58,37 @@ class PictureCheck:
         """Raise UnfitPicture where the frame shows nothing that could be judged."""
         last, self._last = self._last, frame
         if self._limits is not None:
-            _check_limits(quality(frame.image), self._limits)
+            _check_limits(quality(frame.image), self._limits, self._device)
         if last is None:
             return
         if frame.number <= last.number:
-            raise UnfitPicture("camera", f"picture {frame.number} came after {last.number}")
+            raise UnfitPicture(self._device, f"picture {frame.number} came after {last.number}")
         # Where there is noise, no two pictures are equal, not even of the same place.
         if self._noise_expected and np.array_equal(frame.image, last.image):
             raise UnfitPicture(
-                "camera",
+                self._device,
                 f"picture {frame.number} is picture {last.number} once more, pixel for pixel",
                 "restart the camera; noise_expected in the cell file asks for this check",
             )
 
 
-def _check_limits(found: Quality, limits: PictureLimits) -> None:
+def _check_limits(found: Quality, limits: PictureLimits, device: str) -> None:
     if limits.darkest_mean is not None and found.mean < limits.darkest_mean:
         raise UnfitPicture(
-            "camera",
+            device,
             f"picture too dark: mean {found.mean:.1f}, darkest_mean {limits.darkest_mean:g}",
             "look at lamp, lens cap and exposure",
         )
     if limits.saturated_share is not None and found.saturated_share > limits.saturated_share:
         raise UnfitPicture(
-            "camera",
+            device,
             f"picture overexposed: saturated share {found.saturated_share:.3f}, "
             f"saturated_share {limits.saturated_share:g}",
             "look at lamp, stray light and exposure",
         )
     if limits.least_sharpness is not None and found.sharpness < limits.least_sharpness:
         raise UnfitPicture(
-            "camera",
+            device,
             f"picture out of focus: sharpness {found.sharpness:.2f}, "
             f"least_sharpness {limits.least_sharpness:g}",
             "look at focus ring, working distance and what lies on the lens",

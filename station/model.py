@@ -103,7 +103,14 @@ class Model:
             if self._pixels is not None:
                 self._pixels.close()
                 self._pixels.unlink()
-            self._pixels = SharedMemory(create=True, size=size)
+            self._pixels = None
+            try:
+                self._pixels = SharedMemory(create=True, size=size)
+            except OSError as error:
+                raise ModelError(
+                    f"model {self._name}: no shared memory for {size} bytes "
+                    f"({error.strerror or error}): look at /dev/shm and at ulimit -f"
+                ) from error
         return self._pixels
 
 

@@ -17,6 +17,9 @@ SAMPLE_M = 0.005
 SAMPLE_RAD = math.radians(2)
 TURN_RAD_S = 1.0  # how fast the tool is taken to turn where the line itself is short
 BRANCH_JUMP_RAD = math.radians(20)  # between neighbouring samples: the arm would swing round
+ELSEWHERE = (
+    "correct the recipe or the box; an arm that stands there already is moved at the pendant"
+)
 Points = dict[str, tuple[float, float, float]]
 
 RETREAT_M_S = 0.03
@@ -103,8 +106,9 @@ class MotionGuard:
         near = known and away_m <= self._limits.pose_tolerance_m
         if not (near and turned_rad <= self._limits.pose_tolerance_rad):
             raise DeviceError(
-                "robot",
-                f"stands {away_m * 1e3:.2f} mm and {math.degrees(turned_rad):.2f}° from its target",
+                self._robot.device,
+                f"stands {away_m * 1e3:.2f} mm and {math.degrees(turned_rad):.2f}° from its "
+                f"target, at {_place(status.pose)}",
                 "check payload, mounting and brakes before starting again",
             )
 
@@ -163,7 +167,8 @@ class LineChecker:
                     raise MoveRefused(
                         "motion",
                         f"{name} would leave the workspace at {_place(pose)}: "
-                        f"{axis} {value * 1e3:.0f} mm is not within {span}",
+                        f"{axis} {value * 1e3:.1f} mm is not within {span}",
+                        ELSEWHERE,
                     )
 
     def _check_keep_out(self, before: Points, after: Points, pose: Pose) -> None:
@@ -171,7 +176,9 @@ class LineChecker:
             for name, point in after.items():
                 if box.meets(before[name], point):
                     raise MoveRefused(
-                        "motion", f"{name} would enter keep-out box {box.name!r} at {_place(pose)}"
+                        "motion",
+                        f"{name} would enter keep-out box {box.name!r} at {_place(pose)}",
+                        ELSEWHERE,
                     )
 
     def _check_joints(self, before: Joints, after: Joints, step_s: float, pose: Pose) -> None:
@@ -197,4 +204,6 @@ class LineChecker:
 
 
 def _place(pose: Pose) -> str:
-    return f"x {pose.x * 1e3:.0f} y {pose.y * 1e3:.0f} z {pose.z * 1e3:.0f} mm"
+    # A place may be unknown (not a number); and -0 is no place of its own.
+    x, y, z = (f"{value * 1e3:.0f}".removeprefix("-0") or "0" for value in pose[:3])
+    return f"x {x} y {y} z {z} mm"

@@ -77,6 +77,7 @@ class Production:
         self._number, self._told = 0, 0  # of the sheet begun last, and of the one told last
         self._error: StationError | None = None
         self._awaited: SheetAwaited | None = None
+        self._camera_counts: dict[str, int] | None = None  # of the cell that was closed last
         self._interruptible = False
         self._verdicts: Counter[str] = Counter()
         self._acts: dict[State, Callable[[], None]] = {
@@ -111,10 +112,10 @@ class Production:
         job = self._job
         return {
             "run": job and job.run,
-            "recipe": job and job.recipe.name,
+            "recipe": self._plant.dataset.root.name,
             "sheets": {verdict: self._verdicts[verdict] for verdict in Verdict},
             "devices": "closed" if self._cell is None else "open",
-            "camera": self._cell and self._cell.camera.statistics(),
+            "camera": self._camera_counts if self._cell is None else self._cell.camera.statistics(),
         }
 
     def _carry_on(self, until: set[State]) -> None:
@@ -227,6 +228,8 @@ class Production:
             self._machine.command(command, reason)
 
     def _close_cell(self) -> None:
+        if self._cell is not None:
+            self._camera_counts = self._cell.camera.statistics()
         self._cell = None
         self._cell_open.close()
         if isinstance(self._error, ModelError):

@@ -73,7 +73,11 @@ def begin_run(cell: Cell, job: Job, dataset: Dataset, collector: Collector) -> R
     cell.motion.check_route(recipe.route(shots))
     cell.gate.reset(job.stop)
     cell.camera.configure(recipe.exposure_us, recipe.gain_db)
-    check = PictureCheck(recipe.picture_limits, noise_expected=job.cell.config.noise_expected)
+    check = PictureCheck(
+        recipe.picture_limits,
+        noise_expected=job.cell.config.noise_expected,
+        device=cell.camera.device,
+    )
     return Run(cell, job, dataset, collector, shots, check)
 
 

@@ -71,6 +71,11 @@ def learning() -> Iterator[Callable[[TrainProgress], None]]:
         def told(progress: TrainProgress) -> None:
             if progress.stage == "features" and progress.done == 0:
                 say(f"features of {progress.total} images: {progress.note} on disk")
+            if progress.stage == "teacher" and progress.done == 0:
+                say(
+                    "the store has no teacher: one is made of these images first and kept "
+                    f"({progress.total} steps, about half an hour on two free cores)"
+                )
             if progress.stage not in tasks:
                 if bars.disable:
                     say(f"{progress.stage}: {progress.done} of {progress.total} done")
@@ -197,7 +202,11 @@ def state(status: dict[str, Any], *, as_json: bool) -> None:
         return
     told = {**status, "since": f"{status['since_s']:.0f} s", "next": ", ".join(status["commands"])}
     told["sheets"] = ", ".join(f"{n} {verdict}" for verdict, n in status["sheets"].items())
-    for name in ("state", "reason", "since", "mode", "owner", "next", "recipe", "run", "sheets"):
+    told["camera"] = ", ".join(f"{n} {what}" for what, n in (status["camera"] or {}).items())
+    for name in (
+        "state", "reason", "since", "mode", "owner", "next", "recipe", "run", "sheets", "devices",
+        "camera",
+    ):  # fmt: skip
         print(f"{name:16} {told[name] if told[name] not in (None, '') else '-'}")
 
 

@@ -65,6 +65,9 @@ class Command(StrEnum):
     CLEAR = "clear"
 
 
+_BY_ITSELF = {Command.SUSPEND, Command.UNSUSPEND}  # an outside cause came, or has gone
+
+
 class Mode(StrEnum):
     """What the station is used for."""
 
@@ -156,8 +159,12 @@ class Machine:
         return time.monotonic() - self._since
 
     def commands(self) -> list[Command]:
-        """Return the commands that are possible now."""
-        return [c for c in Command if c in TRANSITIONS[self._state] and not self._lent_to(c)]
+        """Return the commands that a person may give now."""
+        return [
+            c
+            for c in Command
+            if c in TRANSITIONS[self._state] and not self._lent_to(c) and c not in _BY_ITSELF
+        ]
 
     def command(self, command: Command, reason: str = "") -> State:
         """Carry out a command, or refuse it with the reason; return the state it leads to."""

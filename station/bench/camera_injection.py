@@ -58,6 +58,11 @@ class Disturbed:
         """As the driver does."""
         self._camera.reconnect()
 
+    @property
+    def device(self) -> str:
+        """As the driver's."""
+        return self._camera.device
+
     def statistics(self) -> dict[str, int]:
         """As the driver does."""
         return self._camera.statistics()

@@ -42,7 +42,7 @@ class RobotStatus(NamedTuple):
         elif self.robot_mode != "running":
             problem = f"robot mode became {self.robot_mode}"
         elif not self.program_running:
-            problem = "the control program was stopped"
+            problem = "the control program was stopped, at the pendant or by its watchdog,"
         elif not self.remote:
             problem = "remote control was taken away"
         else:
@@ -101,6 +101,10 @@ class Robot(Protocol):
 
 class Camera(Protocol):
     """A camera triggered by software, one frame a trigger."""
+
+    @property
+    def device(self) -> str:
+        """What a person would look for: camera and serial number."""
 
     def configure(self, exposure_us: float, gain_db: float) -> None:
         """Set and read back; raises if the camera holds another value."""

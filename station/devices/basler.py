@@ -88,7 +88,7 @@ class BaslerCamera:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._name = f"camera {settings.serial}"
+        self.device = f"camera {settings.serial}"
         self._camera: Any = pylon.InstantCamera()  # no device attached: every use raises
         self._clean = False  # grabbing runs, nothing is queued and nothing is on its way
         self._size = (0, 0)
@@ -181,14 +181,14 @@ class BaslerCamera:
                     return
                 if time.monotonic() + RETRY_S > busy_until:
                     raise DeviceError(
-                        self._name,
+                        self.device,
                         f"not opened in {self._settings.connect_timeout_s:g} s: {problem}",
                         "close other programs that hold it, pylon Viewer among them",
                     )
             elif time.monotonic() + RETRY_S > absent_until:
                 there = f"there are {', '.join(serials)}" if serials else "no Basler camera answers"
                 raise DeviceNotFound(
-                    self._name, f"not found; {there}", "check serial number, power and cable"
+                    self.device, f"not found; {there}", "check serial number, power and cable"
                 )
             time.sleep(RETRY_S)
 
@@ -215,12 +215,12 @@ class BaslerCamera:
         trigger = (self._camera.TriggerMode.Value, self._camera.TriggerSource.Value)
         if trigger != ("On", "Software"):
             raise DeviceError(
-                self._name, f"does not take the software trigger; it holds {' '.join(trigger)}"
+                self.device, f"does not take the software trigger; it holds {' '.join(trigger)}"
             )
         if self._asked is not None:
             self._apply(self._asked)
         else:
-            self._held = basler_exposure.read(self._camera, self._name)
+            self._held = basler_exposure.read(self._camera, self.device)
 
     def _load(self, pfs: str) -> None:
         try:
@@ -229,7 +229,7 @@ class BaslerCamera:
             if self._camera.IsCameraDeviceRemoved():
                 raise
             raise DeviceError(
-                self._name,
+                self.device,
                 f"does not take {pfs}: {_text(error)}",
                 "a .pfs fits one camera model only; save one from this camera in pylon Viewer",
             ) from error
@@ -242,7 +242,7 @@ class BaslerCamera:
             node.Value = "Off"
         if node.Value != "Off":
             raise DeviceError(
-                self._name, f"{name} stays {node.Value}", f"set {name} to Off in its .pfs"
+                self.device, f"{name} stays {node.Value}", f"set {name} to Off in its .pfs"
             )
 
     def _start(self) -> None:
@@ -252,7 +252,7 @@ class BaslerCamera:
         pixel_format = self._camera.PixelFormat.Value
         if pixel_format not in REVERSED_CHANNELS:
             raise DeviceError(
-                self._name,
+                self.device,
                 f"PixelFormat {pixel_format} is not supported",
                 "set PixelFormat to Mono8, RGB8 or BGR8 in its .pfs",
             )
@@ -268,7 +268,7 @@ class BaslerCamera:
         self._refuse_lost()
         with camera.RetrieveResult(0, pylon.TimeoutHandling_Return) as early:
             if early.IsValid():
-                raise IncompleteFrame(self._name, "a picture was there before it was asked for")
+                raise IncompleteFrame(self.device, "a picture was there before it was asked for")
         deadline = time.monotonic() + self._settings.trigger_timeout_s + self._held.time_us / 1e6
         while camera.CanWaitForFrameTriggerReady() and not camera.WaitForFrameTriggerReady(
             0, pylon.TimeoutHandling_Return
@@ -279,7 +279,7 @@ class BaslerCamera:
         camera.ExecuteSoftwareTrigger()
         while (image := self._retrieve()) is None:
             if not camera.IsGrabbing():
-                raise DeviceError(self._name, "stopped grabbing by itself", LOST_ADVICE)
+                raise DeviceError(self.device, "stopped grabbing by itself", LOST_ADVICE)
             self._wait(deadline, "sent no picture")
         self._refuse_lost()
         self._counts["frames"] += 1
@@ -292,7 +292,7 @@ class BaslerCamera:
     def _wait(self, deadline: float, problem: str) -> None:
         if time.monotonic() >= deadline:
             within = f"{problem} within {self._settings.trigger_timeout_s:g} s"
-            raise DeviceTimeout(self._name, within, LOST_ADVICE)
+            raise DeviceTimeout(self.device, within, LOST_ADVICE)
         time.sleep(POLL_S)
 
     def _image(self, result: Any) -> Image:
@@ -300,7 +300,7 @@ class BaslerCamera:
         # Asked first: a damaged picture has pixels too.
         if not result.GrabSucceeded():
             raise IncompleteFrame(
-                self._name,
+                self.device,
                 f"damaged picture: {result.ErrorDescription} (0x{result.ErrorCode:08X})",
                 "where it comes often, check the cable, packet size and inter-packet delay",
             )
@@ -308,13 +308,13 @@ class BaslerCamera:
         if (result.Height, result.Width) != self._size:
             height, width = self._size
             raise IncompleteFrame(
-                self._name,
+                self.device,
                 f"picture of {result.Width} x {result.Height}, not {width} x {height}",
                 "look at Width, Height and offsets in its .pfs",
             )
         image: Image = result.Array
         if image.dtype != np.uint8 or image.shape[:2] != self._size:
-            raise IncompleteFrame(self._name, f"pixels of {image.dtype} {image.shape}")
+            raise IncompleteFrame(self.device, f"pixels of {image.dtype} {image.shape}")
         if self._reverse_channels:
             return np.ascontiguousarray(image[:, :, ::-1])
         return image
@@ -324,7 +324,7 @@ class BaslerCamera:
         self._results += 1
         if result.ImageNumber != self._results:
             raise IncompleteFrame(
-                self._name,
+                self.device,
                 f"picture number {result.ImageNumber} answered trigger {self._results}",
             )
         block = int(result.BlockID)
@@ -334,26 +334,26 @@ class BaslerCamera:
             return
         if last == LAST_GIGE_BLOCK_ID and block <= 1:
             return
-        raise IncompleteFrame(self._name, f"picture {block} came after {last}")
+        raise IncompleteFrame(self.device, f"picture {block} came after {last}")
 
     def _apply(self, asked: Exposure) -> None:
-        basler_exposure.check_possible(self._camera, self._name, asked)
+        basler_exposure.check_possible(self._camera, self.device, asked)
         # From here on a reconnect brings it back; before, it may be impossible for ever.
         self._asked = asked
-        self._held = basler_exposure.apply(self._camera, self._name, asked)
+        self._held = basler_exposure.apply(self._camera, self.device, asked)
 
     def _refuse_lost(self) -> None:
         if self._camera.IsCameraDeviceRemoved():
-            raise DeviceLost(self._name, "was removed", LOST_ADVICE)
+            raise DeviceLost(self.device, "was removed", LOST_ADVICE)
         if not self._camera.IsPylonDeviceAttached():
-            raise DeviceLost(self._name, "is not connected", LOST_ADVICE)
+            raise DeviceLost(self.device, "is not connected", LOST_ADVICE)
 
     def _translated(self, error: Exception) -> DeviceError:
         try:
             self._refuse_lost()
         except DeviceError as lost:
             return lost
-        return DeviceError(self._name, _text(error), LOST_ADVICE)
+        return DeviceError(self.device, _text(error), LOST_ADVICE)
 
 
 def _serials_present() -> list[str]:

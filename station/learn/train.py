@@ -49,7 +49,7 @@ from station.learn.held_out import (
     training_data,
     unit_scores,
 )
-from station.learn.images import Reader, TrainingImages
+from station.learn.images import Reader, TrainingImages, pictures
 from station.learn.method import Device, Learned, Progress, Task, check_device, memory_told
 from station.learn.simplenet import fit as fit_simplenet
 from station.model_card import WEIGHTS, Golden, HeldOutRule, ModelCard, ModelInput, Training
@@ -108,16 +108,20 @@ def train(
     training = images.only(kept)
     torch.set_num_threads(THREADS)
     stop = stop or threading.Event()
+    resume = options.resume
+    if options.penalty is not None:
+        pictures(options.penalty)  # refused now, not after the teacher was made
     if isinstance(preset, EfficientadPreset) and preset.teacher is None:
         # Of what it may learn from alone: a teacher that has seen what is held out flatters it.
         wanted = replace(TEACHER, name=preset.size, size=preset.size, device=options.device)
         name = first_teacher(training.files, wanted, workspace, progress, stop)
         preset = changed(preset, teacher=name)
+        resume = None if resume else resume  # what was stopped may have been the teacher
     reader = Reader(images)
     settings = [options.seed, options.precision, options.device, preset.model_dump(mode="json")]
     made_of = {unit: [file.name for file in files] for unit, files in images.units.items()}
     decides = [reader.sums(images.folder), made_of, software(), *settings]
-    with Checkpoint(workspace, options.name, decides, options.resume) as checkpoint:
+    with Checkpoint(workspace, options.name, decides, resume) as checkpoint:
         first = reader.read(training.files[0])
         height, width = first.shape[:2]
         form = InputForm.of_frames(height, width, preset)

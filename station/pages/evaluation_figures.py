@@ -150,7 +150,7 @@ def histogram(evaluation: Evaluation) -> Markup:
 
     def draw(axes: Axes) -> None:
         together = np.concatenate(parts)
-        edges = np.histogram_bin_edges(together, BINS)
+        edges = _edges(together, evaluation.threshold)
         names = ("good", "defective")
         for scores, name, colour, hatch in zip(
             parts, names, (ACCEPT_COLOUR, REJECT_COLOUR), ("", "///"), strict=True
@@ -165,6 +165,16 @@ def histogram(evaluation: Evaluation) -> Markup:
         _legend_above(axes)
 
     return svg("histogram", HALF, draw)
+
+
+def _edges(scores: np.ndarray, threshold: float | None) -> np.ndarray:
+    """Return the edges of the bars, one of them at the threshold: no bar lies on both sides."""
+    if threshold is None or np.ptp(scores) == 0:
+        return np.histogram_bin_edges(scores, BINS)
+    width = np.ptp(scores) / BINS
+    first = np.floor((scores.min() - threshold) / width)
+    last = np.floor((scores.max() - threshold) / width) + 1
+    return np.asarray(threshold + width * np.arange(first, last + 1))
 
 
 def regions(rows: Sequence[RegionRow]) -> Markup:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from station.evaluate.evaluation import Evaluation
+from station.evaluate.evaluation import Evaluation, ScoredSheet
 from station.evaluate.masks import read_mask
 from station.evaluate.measure import Examples, Scored
 from station.evaluate.metrics import Estimate, ImageMetrics, Rate
@@ -74,7 +74,7 @@ def write_evaluation(
         evaluation=evaluation,
         card=card,
         facts=_facts(evaluation),
-        tiles=[(NAMES[field], getattr(evaluation, field)) for field in TILES],
+        tiles=_tiles(evaluation),
         tables=_tables(evaluation),
         verdict=_verdict(evaluation) if both else [],
         bars=figures.grouped_bars("bars", [row.label for row in defects], bars) if bars else None,
@@ -130,6 +130,19 @@ def _estimate(found: Estimate | None) -> tuple[str, str]:
     if found.low is None or found.high is None:
         return f"{found.value:.3f}", "too few to say"
     return f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}"
+
+
+def _tiles(evaluation: Evaluation) -> list[tuple[tuple[str, str], Estimate | None]]:
+    """Give the figures on top; what a threshold does is told of what the line judges."""
+    unit = figures.judged(evaluation).unit
+    tiles = []
+    for field in TILES:
+        name, meaning = NAMES[field]
+        source: ImageMetrics = evaluation
+        if field == "false_rejects_at_zero_escapes":
+            source, meaning = evaluation.sheets or evaluation, meaning.replace("images", unit)
+        tiles.append(((name, meaning), getattr(source, field)))
+    return tiles
 
 
 def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -212,6 +225,7 @@ def _groups(
 ) -> list[tuple[str, list[Card]]]:
     """Show each defect from its lowest score to its highest, and the highest of the good."""
     limit = evaluation.threshold or 0.0
+    sheets = {sheet.sheet: sheet for sheet in evaluation.sheet_scores}
     groups = []
     for label in sorted({one.example.label for one in scored}, key=lambda x: (x == "good", x)):
         mine = sorted((s for s in scored if s.example.label == label), key=lambda s: s.score)
@@ -221,17 +235,22 @@ def _groups(
             title = f"{label}, from the lowest score to the highest of {len(mine)}"
             places = np.linspace(0, len(mine) - 1, min(PER_LABEL, len(mine))).astype(int)
             chosen = [mine[i] for i in places]
-        groups.append((title, [_card(one, examples, limit) for one in chosen]))
+        cards = [_card(one, examples, limit, sheets.get(one.example.unit)) for one in chosen]
+        groups.append((title, cards))
     return groups
 
 
-def _card(one: Scored, examples: Examples, threshold: float) -> Card:
+def _card(one: Scored, examples: Examples, threshold: float, sheet: ScoredSheet | None) -> Card:
+    """Draw an image; its verdict is that of its sheet, where there are any."""
     example = one.example
+    score, defective = one.score, example.defective
+    if sheet is not None:
+        score, defective = sheet.score, sheet.defective
     image = read_image(example.file).image
     shown = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR)
     picture = smaller(np.asarray(shown, np.uint8))
-    rejected = one.score >= threshold
-    right = rejected == example.defective
+    rejected = score >= threshold
+    right = rejected == defective
     wrong = "false reject" if rejected else "ESCAPE"
     return Card(
         one,

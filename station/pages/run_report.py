@@ -64,7 +64,7 @@ def make_report(
         raise DatasetError(f"{truth}: no such folder")
     manifests = [manifest for _, manifest in runs[run]]
     known = {} if truth is None else _labels(manifests, truth)
-    if truth is not None and not known:
+    if truth is not None and not known and any(manifest.captures for manifest in manifests):
         raise DatasetError(f"{truth}: belongs to none of the pictures of run {run}")
     path = out or dataset.root.parent.parent / "run" / f"{run}.html"
     if out is not None and not path.parent.is_dir():

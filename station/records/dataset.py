@@ -175,6 +175,11 @@ class Dataset:
         """Return folders of sheets that a killed process left unfinished."""
         return sorted(path for path in (self._partial / kind).glob("*") if path.is_dir())
 
+    def span(self, folder: Path) -> tuple[datetime, datetime]:
+        """Return when a leftover folder was first and last written to, as its files tell."""
+        times = [path.stat().st_mtime for path in folder.iterdir()] or [folder.stat().st_mtime]
+        return datetime.fromtimestamp(min(times), UTC), datetime.fromtimestamp(max(times), UTC)
+
     def adopt(self, folder: Path) -> dict[str, FileEntry]:
         """Clear a leftover folder of half-written files and describe the whole ones."""
         for draft in folder.glob(".*.tmp"):

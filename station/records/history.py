@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import structlog
 from pydantic import Field, ValidationError
 
 from station.errors import DatasetError
@@ -22,6 +23,8 @@ from station.records.sheet import FileEntry, Verdict
 from station.strict import Strict
 
 HISTORY = "history.jsonl"
+
+log = structlog.get_logger()
 
 What = Literal["signalled", "kept", "released", "exported", "thinned"]
 # What the lines told: a verdict, or unknown where the process ended before it could say.
@@ -61,12 +64,16 @@ def append(folder: Path, manifest_sha256: str, event: What, **values: object) ->
         raise DatasetError(f"{path}: {error.strerror}") from error
     try:
         fcntl.flock(stream, fcntl.LOCK_EX)  # `keep` and `retention` may run beside the station
-        lines, whole = _lines(path)
+        lines, half = _lines(path)
         previous = hashlib.sha256(lines[-1]).hexdigest() if lines else manifest_sha256
         entry = Event.model_validate(
             {"event": event, "at": datetime.now(UTC), "previous": previous, **values}
         )
-        stream.truncate(whole)
+        if half:
+            log.warning("history.half_line_cut", file=str(path), cut=half.decode(errors="replace"))
+            stream.truncate(stream.seek(0, os.SEEK_END) - len(half))
+        elif lines and not path.read_bytes().endswith(b"\n"):
+            stream.write(b"\n")
         stream.write(_dump(entry) + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
@@ -83,7 +90,7 @@ def read(folder: Path, manifest_sha256: str) -> tuple[list[Event], list[str]]:
     path = folder / HISTORY
     events: list[Event] = []
     previous = manifest_sha256
-    lines, whole = _lines(path)
+    lines, half = _lines(path)
     for number, line in enumerate(lines, start=1):
         try:
             event = Event.model_validate_json(line)
@@ -93,9 +100,9 @@ def read(folder: Path, manifest_sha256: str) -> tuple[list[Event], list[str]]:
             return events, [f"{HISTORY}: line {number} does not follow the one before it"]
         events.append(event)
         previous = hashlib.sha256(line).hexdigest()
-    half = path.stat().st_size - whole if path.exists() else 0
     if half:
-        return events, [f"{HISTORY}: ends in half a line ({half} bytes), which the next event cuts"]
+        found = f"{HISTORY}: ends in half a line ({len(half)} bytes), which the next event cuts"
+        return events, [found]
     return events, []
 
 
@@ -116,11 +123,17 @@ def after(manifest_verdict: Verdict | None, silent: bool, events: Sequence[Event
     )
 
 
-def _lines(path: Path) -> tuple[list[bytes], int]:
-    """Return the whole lines, and how many bytes they take."""
-    content = path.read_bytes() if path.exists() else b""
-    whole = content.rfind(b"\n") + 1
-    return content[:whole].splitlines(), whole
+def _lines(path: Path) -> tuple[list[bytes], bytes]:
+    """Return the lines, and what follows them: the beginning of one.
+
+    A line that lacks nothing but its end is whole: it says what it was written to say.
+    """
+    *lines, rest = (path.read_bytes() if path.exists() else b"").split(b"\n")
+    try:
+        Event.model_validate_json(rest)
+    except ValidationError:
+        return lines, rest
+    return [*lines, rest], b""
 
 
 def _dump(event: Event) -> bytes:

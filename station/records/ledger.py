@@ -79,11 +79,15 @@ class Ledger:
             _replace(connection, self.row(manifest, sha256, folder, after), shots_of(manifest))
 
     def note(self, sheet: str, after: After) -> None:
-        """Commit what became of a sheet since."""
+        """Commit what became of a sheet since.
+
+        What was told is never forgotten here: a history that says less was damaged.
+        """
+        values = _after_columns(after)
+        if after.outcome is None:
+            values = {k: v for k, v in values.items() if k not in {"outcome", "signalled_at"}}
         with self._begin() as connection:
-            connection.execute(
-                sheets.update().where(sheets.c.sheet == sheet).values(_after_columns(after))
-            )
+            connection.execute(sheets.update().where(sheets.c.sheet == sheet).values(values))
 
     def row(self, manifest: Manifest, sha256: str, folder: Path, after: After) -> Row:
         """Return the row that a record must have."""

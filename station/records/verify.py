@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -254,7 +255,7 @@ def _row_problems(
     except DatasetError:
         return []  # told of the record itself
     problems = [
-        f"ledger: {column} is {row[column]!r}, its record says {value!r}"
+        f"ledger: {column} is {_written(row[column])}, its record says {_written(value)}"
         for column, value in wanted.items()
         if row[column] != value
     ]
@@ -262,6 +263,10 @@ def _row_problems(
     if expected != {(shot["setup"], shot["shot"]): shot for shot in shots}:
         problems.append("ledger: its shots are not those of its record")
     return problems
+
+
+def _written(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else repr(value)
 
 
 def _verify_captures(dataset: Dataset, proof: Proof, told: Progress) -> Proof:

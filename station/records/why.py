@@ -71,6 +71,12 @@ def find(workspace: Path, sheet: str) -> Path:
         for path in Dataset(workspace, recipe).root.glob(f"inspections/*/{sheet}")
     ]
     if not found:
+        for recipe in recipes_in(workspace):
+            left = Dataset(workspace, recipe).leftovers("inspection")
+            if place := next((path for path in left if path.name == sheet), None):
+                raise DatasetError(
+                    f"{place}: unfinished; the next inspection of recipe {recipe} records it"
+                )
         raise DatasetError(f"{workspace / 'data'}: no inspected sheet {sheet}")
     return found[0]
 

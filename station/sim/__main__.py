@@ -270,7 +270,9 @@ def main() -> int:
         return error.exit_code
     except OSError as error:
         # A journal or truth folder that cannot be written: the machine's fault, not a bug.
-        print(f"station sim: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        print(
+            f"station sim: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr
+        )
         return DatasetError.exit_code
 
 

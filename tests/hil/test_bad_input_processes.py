@@ -63,6 +63,13 @@ def test_a_closed_output_changes_nothing(workspace: Path) -> None:
     assert (code, err) == (0, "")
 
 
+@pytest.mark.bad_input("120-closed-error")
+def test_no_message_lands_in_the_output_where_standard_error_is_closed(workspace: Path) -> None:
+    closed = {"stderr": None, "preexec_fn": lambda: os.close(2)}
+    code, out, _ = station(workspace, "check --recipe nope --json", **closed)
+    assert (code, out) == (2, "")
+
+
 @pytest.mark.bad_input("120-full")
 def test_an_output_without_room_is_told(workspace: Path) -> None:
     with Path("/dev/full").open("wb") as full:

@@ -6,13 +6,14 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from labelled_tree import evaluated, make_sheets, make_tree, picture, write
 from test_model_card import card
 
 from station.evaluate.metrics import Estimate
 from station.evaluate.root import averages
-from station.pages.evaluation_figures import grouped_bars, marks
+from station.pages.evaluation_figures import BINS, _edges, grouped_bars, marks
 from station.pages.evaluation_report import write_evaluation, write_overview
 
 
@@ -66,6 +67,8 @@ def test_page_of_sheets_counts_what_the_line_judges(tmp_path: Path) -> None:
     assert "the threshold that judges 0.500 0 of 3 0 of 3" in text
     assert "the lowest that rejects no good sheet" in text
     assert "Scores of sheets" in text
+    assert "good sheets rejected if no defect of these sheets may escape" in text
+    assert "The verdict is the sheet's, the score the picture's" in text
 
 
 def test_page_shows_every_region_and_the_learning_curve(html: str) -> None:
@@ -109,6 +112,16 @@ def test_letters_mark_what_they_say(tree: Path) -> None:
     assert (no_escape.escapes, no_escape.letter) == (0, "A")
     assert few.false_rejects <= 0.05 * evaluation.good
     assert none.false_rejects == 0
+
+
+@pytest.mark.parametrize("threshold", [0.03, -1.0, 0.5, 9.0])
+def test_no_bar_of_the_histogram_lies_on_both_sides_of_the_threshold(threshold: float) -> None:
+    scores = np.random.default_rng(0).normal(0.1, 0.3, 50)
+    edges = _edges(scores, threshold)
+    assert edges[0] <= scores.min() < scores.max() < edges[-1]
+    inside = edges[0] < threshold < edges[-1]
+    assert not inside or np.isclose(edges, threshold).any()
+    assert len(edges) <= BINS + 3
 
 
 def test_bars_stand_for_any_labels_and_estimates() -> None:

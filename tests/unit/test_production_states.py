@@ -81,6 +81,8 @@ class Line:
 class CameraDouble:
     """Delivers at once; `trouble` is raised instead."""
 
+    device = "camera 1"
+
     def __init__(self) -> None:
         self.frames = 0
         self.trouble: StationError | None = None

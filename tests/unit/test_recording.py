@@ -53,6 +53,8 @@ THRESHOLD = 0.5
 class CameraDouble:
     """Shows a picture no other trigger shows."""
 
+    device = "camera 1"
+
     def __init__(self) -> None:
         self.number = 0
 

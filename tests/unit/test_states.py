@@ -228,6 +228,8 @@ class Operating(RuleBasedStateMachine):
     @invariant()
     def what_is_offered_is_accepted(self) -> None:
         assert all(c in TRANSITIONS[self.machine.state] for c in self.machine.commands())
+        offered = {"suspend", "unsuspend"} & set(self.machine.commands())
+        assert not offered, "no command of the station has such a name"
 
 
 TestOperating = Operating.TestCase

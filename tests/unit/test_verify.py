@@ -163,6 +163,33 @@ def test_half_a_line_of_history_is_cut_off_by_the_next_event(dataset: Dataset) -
     assert wrong == []
 
 
+def test_a_line_that_lacks_only_its_end_is_kept(ledger: Ledger, dataset: Dataset) -> None:
+    folder = told(dataset, 1, "reject")
+    path = folder / HISTORY
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    assert problems(ledger, dataset) == []
+    dataset.note(folder, "kept", who="a", why="b")
+    events, wrong = history.read(folder, read_record(folder).sha256)
+    assert [event.event for event in events] == ["signalled", "kept"]
+    assert wrong == []
+    assert problems(ledger, dataset) == []
+
+
+def test_what_was_told_is_not_forgotten_by_the_ledger_where_a_history_lost_it(
+    ledger: Ledger, dataset: Dataset
+) -> None:
+    folder = told(dataset, 1, "reject")
+    path = folder / HISTORY
+    path.write_bytes(path.read_bytes()[:20])
+    dataset.note(folder, "kept", who="a", why="b")
+    row = ledger.row_of(folder.name)
+    assert row is not None
+    assert row["outcome"] == "reject"
+    assert any(
+        "outcome is 'reject', its record says None" in text for text in problems(ledger, dataset)
+    )
+
+
 def test_the_index_is_restored_from_the_manifests_alone(
     tmp_path: Path, ledger: Ledger, dataset: Dataset
 ) -> None:

@@ -194,6 +194,7 @@ def first_teacher(
     pictures = read_pictures(files)
     own = replace(options, name=f"{options.name}-{pictures.digest[:8]}", resume=None)
     if own.name not in there:
+        progress(Progress("teacher", 0, own.steps))
         distil(pictures, own, workspace, lambda p: progress(p._replace(stage="teacher")), stop)
     return own.name
 
