@@ -50,6 +50,11 @@ class State(StrEnum):
         """Tell whether the state has work to do, after which it ends by itself."""
         return None in TRANSITIONS[self]
 
+    @property
+    def passing(self) -> bool:
+        """Tell whether the state is on the way to another one; producing may go on for ever."""
+        return self.acting and self is not State.EXECUTE
+
 
 class Command(StrEnum):
     """What leads from one state to another."""

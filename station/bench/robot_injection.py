@@ -88,7 +88,7 @@ FAULTS = {
         Fault("robot child killed", "kill child", rests_s=WATCHDOG_S),
         Fault("robot child frozen", "stop child", noticed_s=HUNG_S, rests_s=WATCHDOG_S),
         Fault("station killed", "kill station", rests_s=WATCHDOG_S),
-        Fault("station frozen", "stop station", noticed_s=math.inf, rests_s=WATCHDOG_S),
+        Fault("station frozen", "stop station", noticed_s=math.inf),
         Fault("both killed", "kill both", rests_s=WATCHDOG_S),
         Fault("both frozen", "stop both", noticed_s=math.inf, rests_s=WATCHDOG_S),
     )

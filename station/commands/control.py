@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import time
 
 from station import control, show
 from station.commands.common import workspace_of
 from station.errors import CommandRefused
+from station.states import State
+
+POLL_S = 0.1
 
 
 def send(args: argparse.Namespace) -> int:
-    """Send one command to the running loop; print the state it leads to."""
+    """Send one command to the running loop; print the state it leads to, once that is reached.
+
+    Exit code 1 where it led to aborted instead, with the reason.
+    """
+    workspace = workspace_of(args)
     request = {"command": args.command, "user": args.user or _user(), "reason": args.reason}
     if args.command == "mode":
         request["mode"] = args.mode
-    answer = control.ask(workspace_of(args), **request, take=args.take)
-    if not answer.pop("accepted"):
+    answer = control.ask(workspace, **request, take=args.take)
+    if not answer["accepted"]:
         raise CommandRefused(answer["why"])
+    while args.command != "status" and State(answer["state"]).passing:
+        time.sleep(POLL_S)
+        answer = control.ask(workspace, command="status", user=request["user"])
+    del answer["accepted"]
     show.state(answer, as_json=args.json)
-    return 0
+    failed = answer["state"] == State.ABORTED and args.command not in {"status", "abort", "mode"}
+    return 1 if failed else 0
 
 
 status = start = hold = unhold = stop = abort = clear = reset = mode = send

@@ -95,6 +95,22 @@ def test_a_shift_from_start_to_stop(running: Running) -> None:
     assert not (station.folder / "run" / "control.sock").exists()
 
 
+def test_commands_in_a_row_wait_for_each_other(running: Running) -> None:
+    station = running.station
+    station.sim.send("protective_stop")
+    failed = station.run("clear")
+    assert failed.code == 1, failed.err
+    assert failed.lines[0].split() == ["state", "aborted"]
+    assert "protective stop" in failed.lines[1]
+    station.sim.send("reset")
+    for command, state in (("clear", "stopped"), ("reset", "idle"), ("start", "execute")):
+        ended = station.run(command)
+        assert ended.code == 0, ended.err
+        assert ended.lines[0].split() == ["state", state]
+    assert station.run("hold").lines[0].split() == ["state", "held"]
+    assert station.run("abort").lines[0].split() == ["state", "aborted"]
+
+
 def test_after_a_fault_a_person_leads_it_back_by_a_slow_retreat(running: Running) -> None:
     station = running.station
     running.go("clear", "reset", "start")
