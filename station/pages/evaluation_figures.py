@@ -122,13 +122,16 @@ def roc(evaluation: Evaluation) -> Markup:
         for mark in marks(evaluation):
             point = mark.false_rejects / len(good), 1 - mark.escapes / len(defective)
             taken[point] = f"{taken[point]}, {mark.letter}" if point in taken else mark.letter
+        named: list[tuple[float, float]] = []
         for (fpr, tpr), letters in taken.items():
+            below = sum(abs(x - fpr) < 0.08 and abs(y - tpr) < 0.08 for x, y in named)
+            named.append((fpr, tpr))
             judges = letters.startswith("T")
             fill, edge = (REJECT_COLOUR, REJECT_COLOUR) if judges else ("white", INK)
             axes.plot(fpr, tpr, "o", markersize=8, color=fill, markeredgecolor=edge,
                       markeredgewidth=1.4, zorder=4)  # fmt: skip
-            axes.annotate(letters, (fpr, tpr), (9, -13), textcoords="offset points", fontsize=11,
-                          fontweight="bold", color=INK, zorder=5)  # fmt: skip
+            axes.annotate(letters, (fpr, tpr), (9, -13 - 13 * below), textcoords="offset points",
+                          fontsize=11, fontweight="bold", color=INK, zorder=5)  # fmt: skip
         label_roc(axes, unit)
 
     return svg("roc", HALF, draw)

@@ -165,12 +165,13 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
 def _tables(evaluation: Evaluation) -> list[tuple[str, list[tuple[tuple[str, str], Any]]]]:
     """Give name, meaning and estimate of each metric, by image and by sheet."""
 
-    def lines(source: ImageMetrics) -> list[tuple[tuple[str, str], Any]]:
-        return [(NAMES[f], getattr(source, f)) for f in NAMES if hasattr(source, f)]
+    def lines(source: ImageMetrics, names: dict[str, tuple[str, str]]) -> list[Any]:
+        return [(names[f], getattr(source, f)) for f in names if hasattr(source, f)]
 
-    tables = [("By image", lines(evaluation))]
+    tables = [("By image", lines(evaluation, NAMES))]
     if evaluation.sheets is not None:
-        tables.append(("By sheet", lines(evaluation.sheets)))
+        auroc = ("Sheet AUROC", "chance that a defective sheet scores above a good one")
+        tables.append(("By sheet", lines(evaluation.sheets, {**NAMES, "image_auroc": auroc})))
     return tables
 
 
