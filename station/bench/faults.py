@@ -79,7 +79,7 @@ class Entry(NamedTuple):
     moved_again: bool
     accept_raised: bool
     recorded: str
-    """What the sheet's record says was told; "-" where there was no sheet."""
+    """What the sheets' records say was told; "-" where there was no sheet."""
     state: str
     state_s: float | None
     message: str
@@ -167,18 +167,18 @@ class Bench:
         time.sleep(0.3)  # a controller that thaws must not go on either
         entry = self._judge(step, fault, happened, (state, state_s, message))
         recorded = self._recorded(run)
-        accepted = any(_rises(e, ACCEPT) and e["t"] > begun for e in self._read())
-        right = fault.goes_on or _fits(recorded, accepted=accepted)
-        return entry._replace(recorded=recorded, held=entry.held and right)
+        accepts = sum(_rises(e, ACCEPT) and e["t"] > begun for e in self._read())
+        right = fault.goes_on or _fits(recorded, accepts)
+        told = ", ".join(recorded) or "-"
+        return entry._replace(recorded=told, held=entry.held and right)
 
-    def _recorded(self, run: str | None) -> str:
-        """Return what the records say was told of the sheet of this run."""
+    def _recorded(self, run: str | None) -> list[str]:
+        """Return what the records say was told of each sheet of this run."""
         dataset = Dataset(self._folder, RECIPE_NAME)
         mine = [path for path in dataset.folders() if run and path.name.startswith(f"{run}-")]
-        if len(mine) == 1:
-            return after_of(read_record(mine[0])).outcome or "unknown"
         left = [path for path in dataset.leftovers("inspection") if run and run in path.name]
-        return f"{len(mine)} records" if mine else "unfinished" if left else "-"
+        outcomes = [after_of(read_record(path)).outcome or "unknown" for path in mine]
+        return [*outcomes, *("unfinished" for _ in left)]
 
     def _judge(
         self, step: Step, fault: Fault, happened: float, told: tuple[str, float | None, str]
@@ -440,11 +440,10 @@ class Bench:
             time.sleep(POLL_S)
 
 
-def _fits(recorded: str, *, accepted: bool) -> bool:
-    """Tell whether a record says what the accept line did; a killed station may not have known."""
-    if accepted:
-        return recorded in ("accept", "unknown")
-    return recorded in ("none", "unknown", "unfinished", "-")
+def _fits(recorded: list[str], accepts: int) -> bool:
+    """Tell whether records say what the accept line did; a killed station may not have known."""
+    sure = recorded.count("accept")
+    return sure <= accepts <= sure + recorded.count("unknown")
 
 
 def _rises(event: Event, line: int) -> bool:
