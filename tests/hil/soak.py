@@ -87,7 +87,7 @@ class Soak:
         self.by_hand: set[int] = set()
         self.starts = self.kills = 0
         self.growth_mb = 0.0
-        self.counts: set[tuple[int, int]] = set()
+        self.counts: Counter[tuple[int, int]] = Counter()  # descriptors, threads between two faults
         self._resident: list[float] = []
         self._sheet_s = 1.0  # that the last sheet took
         self._events: list[dict[str, Any]] = []
@@ -142,7 +142,7 @@ class Soak:
             if usual not in self.counts:
                 told = {"descriptors, threads": usual, "names": thread_names(self._process().pid)}
                 sys.stderr.write(f"{json.dumps(told)}\n")
-            self.counts.add(usual)
+            self.counts[usual] += 1
 
     def _next(self, seen: int) -> bool:
         """Wait for the next sheet; False where the station has stopped instead."""
@@ -377,9 +377,11 @@ def run(folder: Path, sheets: int, every: int, seed: int, speed: float = 100.0) 
     assert soak.faults[ALONE] <= 2 + sheets // 50, soak.faults
     assert verifying.returncode == 0, verifying.stdout + verifying.stderr
     assert soak.growth_mb < MEMORY_MB, f"{soak.growth_mb:.1f} MB more"
-    assert len(descriptors) == 1, f"descriptors: {descriptors}"
+    # Fewer where the robot's link had just gone; what leaks becomes more.
+    (held, usual), _ = soak.counts.most_common(1)[0]
+    assert descriptors[-1] == held, f"descriptors: {soak.counts}"
     # A second saver starts once the first is busy, and stays for the run.
-    assert threads[-1] - threads[0] < SAVERS, f"threads: {threads}"
+    assert threads[-1] - usual < SAVERS, f"threads: {soak.counts}"
     return result
 
 
