@@ -17,6 +17,7 @@ from station.collect import NOTHING, Collected, Collector
 from station.errors import (
     Aborted,
     DatasetError,
+    DeviceError,
     DeviceTimeout,
     ModelError,
     StationError,
@@ -240,7 +241,7 @@ def _record_unjudged(
         update={"verdict": Verdict.NONE, **_judged_by(judging)}
     )
     log.error(
-        "sheet.unjudged", reason=reason, last_shot=_last_pose(manifest), stands=_stands(run, error)
+        "sheet.unjudged", reason=reason, last_shot=_last_shot(manifest), stands=_stands(run, error)
     )
     try:
         run.dataset.record_inspection(folder, manifest)
@@ -347,15 +348,18 @@ def adopt_leftovers(dataset: Dataset, job: Job) -> None:
 
 
 def _stands(run: Run, error: BaseException) -> list[float] | None:
-    """Return where the arm stands; None where the robot cannot be asked, and told so itself."""
-    if isinstance(error, DeviceTimeout):
+    """Return where the arm stands; None where the robot cannot be asked any more.
+
+    After an interrupted request it is gone, and to ask would only keep the record waiting.
+    """
+    if not isinstance(error, DeviceError) or isinstance(error, DeviceTimeout):
         return None
     with suppress(StationError):
         return [round(value, 5) for value in run.cell.motion.status().pose]
     return None
 
 
-def _last_pose(manifest: Manifest) -> list[float] | None:
+def _last_shot(manifest: Manifest) -> list[float] | None:
     return [round(value, 5) for value in manifest.captures[-1].pose] if manifest.captures else None
 
 

@@ -109,13 +109,13 @@ class Production:
 
     def facts(self) -> dict[str, Any]:
         """Return what `station status` tells beside the state."""
-        job = self._job
+        job, cell = self._job, self._cell  # either may go while another thread asks
         return {
             "run": job and job.run,
             "recipe": self._plant.dataset.root.name,
             "sheets": {verdict: self._verdicts[verdict] for verdict in Verdict},
-            "devices": "closed" if self._cell is None else "open",
-            "camera": self._camera_counts if self._cell is None else self._cell.camera.statistics(),
+            "devices": "closed" if cell is None else "open",
+            "camera": self._camera_counts if cell is None else cell.camera.statistics(),
         }
 
     def _carry_on(self, until: set[State]) -> None:

@@ -29,7 +29,6 @@ def authors_model(checkout: Path, network: nn.Module, head: ReferenceHead, side:
         raise ConfigError(f"--authors {checkout}: no checkout of SimpleNet: no {missing[0]}")
     module = _imported(checkout)
     model = module.SimpleNet(torch.device("cpu"))
-    hidden = head.hidden.out_features
     model.load(
         backbone=copy.deepcopy(network),  # it hangs hooks on it
         layers_to_extract_from=["layer2", "layer3"],
@@ -40,10 +39,8 @@ def authors_model(checkout: Path, network: nn.Module, head: ReferenceHead, side:
         patchsize=3,
         meta_epochs=40,
         gan_epochs=4,
-        noise_std=0.015,
         dsc_layers=2,
-        dsc_hidden=hidden,
-        dsc_margin=0.5,
+        dsc_hidden=head.hidden.out_features,
         pre_proj=1,
     )
     model.pre_projection.layers[0].load_state_dict(head.projection.state_dict())

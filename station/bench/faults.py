@@ -175,10 +175,12 @@ class Bench:
     def _recorded(self, run: str | None) -> list[str]:
         """Return what the records say was told of each sheet of this run."""
         dataset = Dataset(self._folder, RECIPE_NAME)
-        mine = [path for path in dataset.folders() if run and path.name.startswith(f"{run}-")]
-        left = [path for path in dataset.leftovers("inspection") if run and run in path.name]
-        outcomes = [after_of(read_record(path)).outcome or "unknown" for path in mine]
-        return [*outcomes, *("unfinished" for _ in left)]
+        told: list[tuple[str, str]] = [
+            (path.name, after_of(read_record(path)).outcome or "unknown")
+            for path in dataset.folders()
+        ]
+        told += [(path.name, "unfinished") for path in dataset.leftovers("inspection")]
+        return [outcome for sheet, outcome in told if sheet.rpartition("-")[0] == run]
 
     def _judge(
         self, step: Step, fault: Fault, happened: float, told: tuple[str, float | None, str]

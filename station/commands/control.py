@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import getpass
 import time
+from contextlib import suppress
 
 from station import control, show
 from station.commands.common import workspace_of
-from station.errors import CommandRefused
+from station.errors import CommandRefused, ConfigError
 from station.states import State
 
 POLL_S = 0.1
@@ -26,9 +27,10 @@ def send(args: argparse.Namespace) -> int:
     answer = control.ask(workspace, **request, take=args.take)
     if not answer["accepted"]:
         raise CommandRefused(answer["why"])
-    while args.command != "status" and State(answer["state"]).passing:
-        time.sleep(POLL_S)
-        answer = control.ask(workspace, command="status", user=request["user"])
+    with suppress(ConfigError):  # a run of so many sheets may end with it, and answers no more
+        while args.command != "status" and State(answer["state"]).passing:
+            time.sleep(POLL_S)
+            answer = control.ask(workspace, command="status", user=request["user"])
     del answer["accepted"]
     show.state(answer, as_json=args.json)
     failed = answer["state"] == State.ABORTED and args.command not in {"status", "abort", "mode"}

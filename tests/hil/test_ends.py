@@ -47,6 +47,16 @@ def rises(station: Station) -> int:
 
 
 @pytest.mark.timeout(200)
+def test_a_run_that_ends_by_the_command_does_not_make_the_command_fail(station: Station) -> None:
+    process = station.start("inspect --recipe two --sheets 9 --json")
+    wait_until(lambda: pictures(station), PATIENCE_S)
+    stopped = station.run("stop")
+    assert stopped.code == 0, stopped.err
+    assert stopped.lines[0].split()[1] in {"stopping", "stopped"}
+    assert [row["verdict"] for row in Ended.of(process, PATIENCE_S).rows()] == ["accept"]
+
+
+@pytest.mark.timeout(200)
 def test_an_enter_from_before_the_question_starts_nothing(station: Station) -> None:
     station.edit_cell("gate: input", "gate: manual")
     ours, theirs = os.openpty()
