@@ -28,8 +28,8 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         command = add_command(commands, common, name, text, example)
         if name == "mode":
             command.add_argument("mode", choices=("produce", "dry-run", "manual", "maintenance"))
-        command.add_argument("--user", metavar="NAME", help="who asks (default: the login name)")
-        command.add_argument("--reason", default="", metavar="TEXT", help="kept in the log")
+        command.add_argument("--who", metavar="NAME", help="default: the user at the keyboard")
+        command.add_argument("--why", default="", metavar="TEXT", help="kept in the log")
         command.add_argument(
             "--take", action="store_true", help="take control over from whoever has it"
         )

@@ -21,7 +21,7 @@ def send(args: argparse.Namespace) -> int:
     Exit code 1 where it led to aborted instead, with the reason.
     """
     workspace = workspace_of(args)
-    request = {"command": args.command, "user": args.user or _user(), "reason": args.reason}
+    request = {"command": args.command, "user": args.who or _user(), "reason": args.why}
     if args.command == "mode":
         request["mode"] = args.mode
     answer = control.ask(workspace, **request, take=args.take)

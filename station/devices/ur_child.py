@@ -29,6 +29,7 @@ STEADY_SAMPLES = 3
 STOP_M_S2 = 2.0
 
 _CLEAR = "clear the cause at the pendant, then start again"
+_REMOTE = "switch the pendant to Remote Control"
 
 
 P = ParamSpec("P")
@@ -226,11 +227,11 @@ class Server:
                 "switch the arm on and release the brakes",
             )
         if not self._link.pendant.ask():
-            raise DeviceError(self.device, "is in local control", _advice("remote"))
+            raise DeviceError(self.device, "is in local control", _REMOTE)
         try:
             control = RTDEControlInterface(self._host)
         except RuntimeError as error:
-            raise DeviceError(self.device, str(error).strip(), _advice(str(error))) from error
+            raise _refused(self.device, str(error).strip()) from error
         if not control.setWatchdog(WATCHDOG_HZ):
             raise DeviceError(self.device, "did not take the watchdog", "restart the controller")
         return control
@@ -269,9 +270,14 @@ class _Progress:
         return time.monotonic() - self._since > STALL_S
 
 
-def _advice(problem: str) -> str:
-    if "remote" in problem.lower():
-        return "switch the pendant to Remote Control"
-    if "in use" in problem:
-        return "another program or a fieldbus holds the registers: end it or disable the fieldbus"
-    return "is the arm switched on and in remote control?"
+def _refused(device: str, told: str) -> DeviceError:
+    """Say what ur_rtde says of a controller it got no control of."""
+    if "in use" in told:
+        return DeviceError(
+            device,
+            "another program or a fieldbus holds the registers",
+            "end the other program (a `station` in another workspace?), "
+            "or disable EtherNet/IP, PROFINET and MODBUS at the controller",
+        )
+    advice = _REMOTE if "remote" in told.lower() else "is the arm switched on?"
+    return DeviceError(device, told, advice)

@@ -46,7 +46,7 @@ class Card(NamedTuple):
     one: Scored
     name: str
     verdict: str
-    outcome: str
+    correctness: str
     picture: str
     mask: str  # empty where nobody painted one
     overlay: str
@@ -252,7 +252,7 @@ def _card(one: Scored, examples: Examples, threshold: float, sheet: ScoredSheet 
     picture = smaller(np.asarray(shown, np.uint8))
     rejected = score >= threshold
     right = rejected == defective
-    wrong = "false reject" if rejected else "ESCAPE"
+    wrong = "false reject" if rejected else "escape"
     return Card(
         one,
         example.file.relative_to(examples.folder).as_posix(),

@@ -28,8 +28,8 @@ from station.pages.sheet_row import (
     RIGHT,
     Label,
     Row,
+    correctness_of,
     finite,
-    outcome,
 )
 from station.records.sheet import Capture, Manifest, Verdict
 
@@ -116,7 +116,7 @@ def write_report(
 
 def _row(number: int, manifest: Manifest, label: Label | None) -> Row:
     verdict = manifest.verdict or Verdict.NONE
-    return Row(number, manifest, verdict, label, outcome(verdict, label))
+    return Row(number, manifest, verdict, label, correctness_of(verdict, label))
 
 
 def _header(manifests: list[Manifest]) -> list[tuple[str, str]]:
@@ -162,14 +162,14 @@ def _truth(rows: list[Row]) -> dict[str, Any]:
         ],
         "escapes": _rate(bad, ESCAPE),
         "false_rejects": _rate(good, FALSE_REJECT),
-        "escaped": [row for row in bad if row.outcome == ESCAPE],
+        "escaped": [row for row in bad if row.correctness == ESCAPE],
         "defects": _defects(bad),
     }
 
 
-def _rate(rows: list[Row], outcome: str) -> Rate:
-    judged = [row for row in rows if row.outcome != NOT_JUDGED]
-    return Rate(sum(row.outcome == outcome for row in judged), len(judged))
+def _rate(rows: list[Row], correctness: str) -> Rate:
+    judged = [row for row in rows if row.correctness != NOT_JUDGED]
+    return Rate(sum(row.correctness == correctness for row in judged), len(judged))
 
 
 def _defects(bad: list[Row]) -> list[tuple[str, Rate, int, float | None, float | None]]:
@@ -182,7 +182,7 @@ def _defects(bad: list[Row]) -> list[tuple[str, Rate, int, float | None, float |
             (
                 name,
                 _rate(members, RIGHT),
-                sum(row.outcome == NOT_JUDGED for row in members),
+                sum(row.correctness == NOT_JUDGED for row in members),
                 min(scores, default=None),
                 float(np.median(scores)) if scores else None,
             )
@@ -193,9 +193,11 @@ def _defects(bad: list[Row]) -> list[tuple[str, Rate, int, float | None, float |
 def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     """Choose the sheets to picture: what went wrong first."""
     by_score = sorted(rows, key=lambda row: -(row.manifest.score or 0))
-    escaped = [row for row in by_score if row.outcome == ESCAPE]
+    escaped = [row for row in by_score if row.correctness == ESCAPE]
     rejected = [row for row in by_score if row.verdict is Verdict.REJECT]
-    accepted = [row for row in by_score if row.verdict is Verdict.ACCEPT and row.outcome != ESCAPE]
+    accepted = [
+        row for row in by_score if row.verdict is Verdict.ACCEPT and row.correctness != ESCAPE
+    ]
     groups = [
         ("Escapes: defective sheets that were accepted", escaped[:CARD_LIMIT]),
         ("Rejected", rejected[:CARD_LIMIT]),

@@ -70,7 +70,7 @@ def strip(rows: list[Row]) -> Markup:
                 markeredgecolor=colour if marker == "x" else "white",
                 label=str(verdict) if members else None,
             )  # fmt: skip
-        wrong = [row for row in rows if row.outcome in {ESCAPE, FALSE_REJECT}]
+        wrong = [row for row in rows if row.correctness in {ESCAPE, FALSE_REJECT}]
         if wrong:
             axes.scatter(
                 [row.number for row in wrong], [score_of(row) for row in wrong], s=150,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from station.errors import ConfigError, DatasetError, StationError
 from station.intervals import clopper_pearson
 from station.pages.report import write_report
-from station.pages.sheet_row import ESCAPE, FALSE_REJECT, NOT_JUDGED, Label, outcome
+from station.pages.sheet_row import ESCAPE, FALSE_REJECT, NOT_JUDGED, Label, correctness_of
 from station.records.dataset import Dataset, read_record
 from station.records.label import sheet_truth
 from station.records.sheet import Manifest, Verdict
@@ -111,7 +111,7 @@ def _row(manifest: Manifest, known: dict[str, Label]) -> dict[str, Any]:
         label = known.get(manifest.sheet)
         row |= {
             "truth": label.label if label else None,
-            "outcome": outcome(manifest.verdict, label),
+            "correctness": correctness_of(manifest.verdict, label),
         }
     return row
 
@@ -119,14 +119,16 @@ def _row(manifest: Manifest, known: dict[str, Label]) -> dict[str, Any]:
 def _lines(manifests: list[Manifest], known: dict[str, Label]) -> list[str]:
     counts = {v: sum(m.verdict is v for m in manifests) for v in Verdict}
     lines = [", ".join(f"{count} {verdict}" for verdict, count in counts.items())]
-    outcomes = [
-        (known[m.sheet], outcome(m.verdict, known[m.sheet])) for m in manifests if m.sheet in known
+    labelled = [
+        (known[m.sheet], correctness_of(m.verdict, known[m.sheet]))
+        for m in manifests
+        if m.sheet in known
     ]
     for what, wanted, good in (
         ("escapes", ESCAPE, False),
         ("false rejects", FALSE_REJECT, True),
     ):
-        judged = [name for label, name in outcomes if label.good is good and name != NOT_JUDGED]
+        judged = [name for label, name in labelled if label.good is good and name != NOT_JUDGED]
         if judged:
             count = judged.count(wanted)
             low, high = clopper_pearson(count, len(judged))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from station.records.sheet import Manifest, Verdict
 
-RIGHT, ESCAPE, FALSE_REJECT, NOT_JUDGED = "right", "ESCAPE", "false reject", "not judged"
+RIGHT, ESCAPE, FALSE_REJECT, NOT_JUDGED = "right", "escape", "false reject", "not judged"
 
 
 class Label(NamedTuple):
@@ -18,7 +18,7 @@ class Label(NamedTuple):
     good: bool
 
 
-def outcome(verdict: Verdict | None, label: Label | None) -> str:
+def correctness_of(verdict: Verdict | None, label: Label | None) -> str:
     """Name what a verdict means beside the truth; nothing where that is not known."""
     if label is None:
         return ""
@@ -36,7 +36,7 @@ class Row(NamedTuple):
     manifest: Manifest
     verdict: Verdict
     label: Label | None
-    outcome: str
+    correctness: str
 
 
 def score_of(row: Row) -> float:

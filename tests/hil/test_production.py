@@ -67,7 +67,7 @@ def test_a_shift_from_start_to_stop(running: Running) -> None:
     assert "another station command is using this cell" in second.complaint()
 
     for command in ("clear", "reset", "start"):
-        told = station.run(f"{command} --user anna --json")
+        told = station.run(f"{command} --who anna --json")
         assert told.code == 0, told.err
         running.reach({"clear": "stopped", "reset": "idle", "start": "execute"}[command])
     wait_until(lambda: pictures(station))
@@ -176,10 +176,10 @@ def test_an_abort_stops_the_arm_and_the_sheet_has_no_verdict(running: Running) -
 def test_a_lent_cell_can_be_opened_by_others_until_it_is_taken_back(running: Running) -> None:
     station = running.station
     assert station.run("where").code == 3, "the cell is not lent"
-    told = station.run("mode manual --user anna")
+    told = station.run("mode manual --who anna")
     assert told.code == 0, told.err
     assert station.run("where").code == 0
-    refused = station.run("clear --user anna")
+    refused = station.run("clear --who anna")
     assert refused.code == 6
     assert "the cell is lent" in refused.complaint()
     second = station.run("inspect --recipe two --sheets 1")

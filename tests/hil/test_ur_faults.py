@@ -232,7 +232,8 @@ def test_registers_that_a_fieldbus_holds_are_named(sim: Simulator) -> None:
     sim.send("claim")
     error = refused(Settings(host=sim.address))
     sim.send("unclaim")
-    assert "fieldbus" in error.advice
+    assert "holds the registers" in error.problem
+    assert "EtherNet/IP" in error.advice
 
 
 @pytest.mark.bad_input("085-not-in-remote-control")

@@ -9,7 +9,7 @@ import numpy as np
 from sheets import manifest, picture
 
 from station.records.dataset import Dataset, save_image, save_map
-from station.records.sheet import Verdict
+from station.records.sheet import Verdict, pixels_sha256
 
 RECIPE = "glassfiber"
 
@@ -26,11 +26,11 @@ def record(dataset: Dataset, number: int, verdict: str = "accept", **values: Any
     score = {"accept": 0.1, "reject": 0.9}.get(verdict)
     for capture in manifest(sheet).captures:
         map_file = f"{Path(capture.file).stem}_map.npy"
-        files[capture.file] = save_image(
-            folder / capture.file, picture(100 * number + capture.shot)
-        )
+        image = picture(100 * number + capture.shot)
+        files[capture.file] = save_image(folder / capture.file, image)
         files[map_file] = save_map(folder / map_file, np.zeros((4, 4), np.float32))
-        captures.append(capture.model_copy(update={"score": score, "map_file": map_file}))
+        own = {"score": score, "map_file": map_file, "pixels_sha256": pixels_sha256(image)}
+        captures.append(capture.model_copy(update=own))
     given: dict[str, Any] = {
         "kind": "inspection",
         "verdict": Verdict(verdict),

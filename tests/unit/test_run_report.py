@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from recorded import sheet_id, told
 from station import show
 from station.errors import DatasetError
 from station.pages.run_report import make_report
-from station.records.dataset import MANIFEST, Dataset
+from station.records.dataset import MANIFEST, Dataset, read_record
 
 
 def shown(total: int) -> AbstractContextManager[Callable[[str], None]]:
@@ -75,3 +76,26 @@ def test_the_last_run_is_told_of_where_none_of_it_can_be_read(tmp_path: Path) ->
     (problem,) = make_report(dataset, None, None, out, lambda _: set(), shown).problems
     assert str(later) in problem
     assert make_report(dataset, "s1-0001", None, out, lambda _: set(), shown).problems == []
+
+
+def test_beside_the_truth_each_sheet_is_right_or_wrong(tmp_path: Path) -> None:
+    dataset, truth = Dataset(tmp_path, "glassfiber"), tmp_path / "truth"
+    truth.mkdir()
+    cases = [
+        ("accept", "good", "right"),
+        ("accept", "nut", "escape"),
+        ("reject", "good", "false reject"),
+        ("reject", "nut", "right"),
+        ("none", "nut", "not judged"),
+        ("accept", None, None),
+    ]
+    for number, (verdict, label, _) in enumerate(cases, start=1):
+        capture = read_record(told(dataset, number, verdict)).manifest.captures[0]
+        if label:
+            (truth / f"{capture.pixels_sha256}.json").write_text(json.dumps({"label": label}))
+    found = make_report(dataset, None, truth, tmp_path / "page.html", lambda _: set(), shown)
+    assert [row["correctness"] or None for row in found.rows] == [case[2] for case in cases]
+    assert [line.split(" (")[0] for line in found.lines[1:]] == [
+        "escapes: 1 of 2 defective sheets",
+        "false rejects: 1 of 2 good sheets",
+    ]
