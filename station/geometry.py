@@ -32,7 +32,10 @@ class Pose(NamedTuple):
 
     @classmethod
     def from_matrix(cls, matrix: Matrix) -> Pose:
-        """Build from a 4x4 homogeneous transform."""
+        """Build from a 4x4 homogeneous transform.
+
+        A rotation below 1e-5 rad becomes none, as cv2 has it: 10 micrometres at a metre's distance.
+        """
         rotation_vector = cv2.Rodrigues(np.asarray(matrix[:3, :3], dtype=np.float64))[0].ravel()
         return cls.of([*matrix[:3, 3], *rotation_vector])
 

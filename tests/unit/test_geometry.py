@@ -14,7 +14,8 @@ from station.geometry import Pose
 ORIGIN = Pose(0, 0, 0, 0, 0, 0)
 DOWN = Pose(0.1, -0.4, 0.3, math.pi, 0, 0)
 metres = st.floats(-1, 1, allow_nan=False)
-radians = st.floats(-3, 3, allow_nan=False)
+# In thousandths: rotations below 1e-5 become none.
+radians = st.integers(-3000, 3000).map(lambda thousandths: thousandths / 1000)
 poses = st.builds(Pose, metres, metres, metres, radians, radians, radians)
 
 
@@ -47,6 +48,14 @@ def test_composition_moves_in_the_tools_frame() -> None:
 
 def test_raising_goes_up_whatever_the_tool_points_at() -> None:
     assert DOWN.raised(0.05).z == pytest.approx(0.35)
+
+
+def test_a_rotation_that_becomes_none_moves_less_than_the_arms_noise() -> None:
+    tool = Pose(0, 0, 1, 0, 0, 0)
+    for angle in (1e-7, 9e-6, 1.1e-5):
+        turned = Pose(0, 0, 0, angle, 0, 0)
+        exact = Pose(0, -math.sin(angle), math.cos(angle), angle, 0, 0)
+        assert (Pose.from_matrix(turned.matrix()) @ tool).distance_m(exact) < 2e-5
 
 
 def test_distance_and_angle_are_apart() -> None:
