@@ -12,36 +12,39 @@ from pathlib import Path
 
 from station.errors import ConfigError
 
+Exports = dict[str, str]
 
-@contextmanager
-def far_ends(workspace: Path, address: str, *options: str) -> Iterator[Path]:
-    """Start it, take over its environment for the block; yield the cell file to use."""
+
+def start(workspace: Path, address: str, *options: str) -> tuple[subprocess.Popen[str], Exports]:
+    """Start it; return it once it is ready, and the environment a station is to be given."""
     command = [
         sys.executable, "-m", "station.sim", "--workspace", str(workspace), "--address", address,
         *options,
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
-        try:
-            wanted = _exports(process)
-            before = {name: os.environ.get(name) for name in wanted}
-            os.environ.update(wanted)
-            try:
-                yield Path(wanted["STATION_CELL"])
-            finally:
-                for name, value in before.items():
-                    if value is None:
-                        os.environ.pop(name, None)
-                    else:
-                        os.environ[name] = value
-        finally:
-            process.terminate()
-
-
-def _exports(process: subprocess.Popen[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
+    found: Exports = {}
     for line in process.stdout or ():
         if line.strip() == "ready":
-            return found
+            return process, found
         name, _, value = line.removeprefix("export ").strip().partition("=")
         found[name] = shlex.split(value)[0]
+    process.wait()
     raise ConfigError("the simulator did not start; see its message above")
+
+
+@contextmanager
+def far_ends(workspace: Path, address: str, *options: str) -> Iterator[Path]:
+    """Start it, take over its environment for the block; yield the cell file to use."""
+    process, wanted = start(workspace, address, *options)
+    with process:
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
+        try:
+            yield Path(wanted["STATION_CELL"])
+        finally:
+            process.terminate()
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value

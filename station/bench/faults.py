@@ -8,28 +8,22 @@ station made of it by its control socket.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shlex
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
-from station import control
 from station import workspace as template
+from station.bench.processes import POLL_S, Event, FarEnd, StayingStation, until
 from station.bench.robot_injection import FAULTS, STEPS, Fault, Step
 from station.errors import ConfigError, StationError
 from station.records.dataset import Dataset, after_of, read_record
 
 ACCEPT, REJECT, BUSY = 0, 1, 2
-POLL_S = 0.005
-REACH_S = 150.0  # for a step to come
 READY_S = 400.0  # for everything to be started and ready, on a busy computer
 NOTICE_S = 12.0  # for the station to notice a fault
 WATCH_S = 1.0  # looked at after the state was reached: does anything move again?
@@ -57,8 +51,6 @@ threshold: 10
 """
 RECIPE_NAME = "faults"
 ASIDE, LOW = "0.02 -0.42 0.36", "0.02 -0.42 0.27"
-
-Event = dict[str, Any]
 
 log = structlog.get_logger()
 
@@ -105,14 +97,8 @@ class Bench:
     def __init__(self, folder: Path, series: str, address: str, model: str) -> None:
         self._folder = folder
         self._series = series
-        self._address = address
-        self._journal = folder / f"journal-{series}.jsonl"
-        self._events: list[Event] = []
-        self._read_bytes = 0
-        self._far_end: subprocess.Popen[str] | None = None
-        self._station: subprocess.Popen[bytes] | None = None
-        self._environment: dict[str, str] = {}
-        self._unready = ""
+        self._far_end = FarEnd(folder, series, address)
+        self._station = StayingStation(folder, RECIPE_NAME)
         template.init(folder)
         cell = folder / "calibration" / "sim.yaml"
         patient = "robot:\n  driver: ur\n  settings:\n    connect_timeout_s: 100"  # a busy computer
@@ -123,13 +109,8 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in (self._station, self._far_end):
-            if process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGCONT)
-                process.kill()
-                process.wait()
-        self._close_output()
+        self._station.kill()
+        self._far_end.kill()
 
     def entry(self, step: Step, fault: Fault) -> Entry:
         """Bring the station to the step, do the fault, watch, and undo it as a person would."""
@@ -139,12 +120,12 @@ class Bench:
             except TooBusy as error:
                 log.warning("step.missed", step=step.name, reason=str(error))
                 for command in fault.undo:  # what is there before the first move
-                    self._send(command)
+                    self._far_end.send(command)
         return self._entry(step, fault)
 
     def _entry(self, step: Step, fault: Fault) -> Entry:
-        self._until(lambda: self._is_ready(step), f"station ready for {step.name}", READY_S)
-        child = self._child()
+        self._make_ready(step)
+        child = self._station.robot_child()
         # A move that has begun goes where it was sent: for the first one the fault is there before.
         early = fault.at_rest and step.event == "move" and step.number == 1
         if early:
@@ -152,13 +133,14 @@ class Bench:
             self._do(fault.do, child)
         begun = time.monotonic()
         self._reach(step)
-        run = None if step.command == "reset" else self._ask("status")["run"]
+        run = None if step.command == "reset" else self._station.ask("status")["run"]
         if not early:
             happened = time.monotonic()
             self._do(fault.do, child)
         if step.name == "waiting" and not fault.do.endswith("far end"):
             time.sleep(0.3)
-            self._send("input 0 1", missing_ok=True)  # the sheet comes; does anything go on?
+            # The sheet comes: does anything go on?
+            self._far_end.send("input 0 1", missing_ok=True)
         state, state_s, message = self._notice(fault, happened)
         time.sleep(WATCH_S)
         self._undo(fault, child)
@@ -167,7 +149,7 @@ class Bench:
         time.sleep(0.3)  # a controller that thaws must not go on either
         entry = self._judge(step, fault, happened, (state, state_s, message))
         recorded = self._recorded(run)
-        accepts = sum(_rises(e, ACCEPT) and e["t"] > begun for e in self._read())
+        accepts = sum(_rises(e, ACCEPT) and e["t"] > begun for e in self._far_end.events())
         right = fault.goes_on or _fits(recorded, accepts)
         told = ", ".join(recorded) or "-"
         return entry._replace(recorded=told, held=entry.held and right)
@@ -186,16 +168,16 @@ class Bench:
         self, step: Step, fault: Fault, happened: float, told: tuple[str, float | None, str]
     ) -> Entry:
         state, state_s, message = told
-        moving = [e for e in self._read() if e["event"] == "moving"]
+        moving = [e for e in self._far_end.events() if e["event"] == "moving"]
         if fault.at_rest:  # it is there from the end of the first move that begins after it
             begun = next((e["t"] for e in moving if e["t"] > happened and e["value"]), happened)
             happened = next((e["t"] for e in moving if e["t"] > begun and not e["value"]), begun)
         before = [e for e in moving if e["t"] <= happened]
         was_moving = bool(before) and before[-1]["value"]
         ends = [e["t"] - happened for e in moving if e["t"] > happened and not e["value"]]
-        later = [e for e in self._read() if e["t"] > happened + SENT_S]
+        later = [e for e in self._far_end.events() if e["t"] > happened + SENT_S]
         moved_again = any(_is_move(e) or (e["event"] == "moving" and e["value"]) for e in later)
-        accepted = any(_rises(e, ACCEPT) and e["t"] > happened for e in self._read())
+        accepted = any(_rises(e, ACCEPT) and e["t"] > happened for e in self._far_end.events())
         at_rest_s = round(ends[-1], 3) if ends else (None if was_moving else 0.0)
         if fault.goes_on:
             held = state == ("resetting" if step.command == "reset" else "execute")
@@ -209,52 +191,63 @@ class Bench:
             moved_again, accepted, "-", state, state_s, message,
         )  # fmt: skip
 
-    def _is_ready(self, step: Step) -> bool:
-        """Make it ready; a busy computer may need another try."""
-        try:
-            self._make_ready(step)
-        except StationError as error:
-            self._unready = str(error)
-            return False
-        return self._state() == ("stopped" if step.command == "reset" else "idle")
-
     def _make_ready(self, step: Step) -> None:
+        """Make it ready; a busy computer may need another try."""
+        wanted = "stopped" if step.command == "reset" else "idle"
+        end = time.monotonic() + READY_S
+        while True:
+            try:
+                self._try_to_make_ready(step)
+                if self._station.state() == wanted:
+                    return
+                problem = f"it is {self._station.state()}"
+            except StationError as error:
+                problem = str(error)
+            if time.monotonic() > end:
+                raise StationError(f"no station ready for {step.name}: {problem}")
+            time.sleep(POLL_S)
+
+    def _try_to_make_ready(self, step: Step) -> None:
         """Bring everything to Idle (for the retreat: Stopped), the arm beside its first place."""
-        self._start_far_end()
-        self._start_station()
-        status = self._ask("status")
+        if not self._far_end.runs:
+            self._station.kill()  # its camera is fed by the far end that is gone
+            self._far_end.start()
+        if not self._station.runs:
+            self._station.start(self._far_end.environment)
+        status = self._station.ask("status")
         if status["state"] not in ("aborted", "aborting"):
-            self._ask("abort")
-        self._until(lambda: self._state() == "aborted", "aborted")
-        self._send("reset")
-        self._until(lambda: not self._sim("moving"), "an arm at rest")
-        self._send(f"jog {LOW if step.command == 'reset' else ASIDE}")
-        self._command("clear", "stopped")
+            self._station.ask("abort")
+        until(lambda: self._station.state() == "aborted", "aborted")
+        self._far_end.send("reset")
+        until(lambda: not self._far_end.state("moving"), "an arm at rest")
+        self._far_end.send(f"jog {LOW if step.command == 'reset' else ASIDE}")
+        self._station.lead("clear", "stopped")
         if step.command == "start":
-            self._command("reset", "idle")
-            self._until(lambda: self._sim("table") == "PRESENT", "a sheet on the table")
+            self._station.lead("reset", "idle")
+            until(lambda: self._far_end.state("table") == "PRESENT", "a sheet on the table")
             if step.name == "waiting":
-                self._send("input 0 0")
+                self._far_end.send("input 0 0")
 
     def _reach(self, step: Step) -> None:
         since = time.monotonic()
-        self._ask(step.command)
+        self._station.ask(step.command)
         if step.name == "waiting":
-            self._until(lambda: self._state() == "execute", "execute")
+            until(lambda: self._station.state() == "execute", "execute")
             time.sleep(0.3)
             return
-        self._until(
-            lambda: self._seen(step.event, since) >= step.number or self._state() == "aborted",
-            step.name,
-        )
-        if self._seen(step.event, since) < step.number:
-            raise TooBusy(f"aborted before {step.name}: {self._ask('status')['reason']}")
+
+        def reached() -> bool:
+            return self._seen(step.event, since) >= step.number
+
+        until(lambda: reached() or self._station.state() == "aborted", step.name)
+        if not reached():
+            raise TooBusy(f"aborted before {step.name}: {self._station.ask('status')['reason']}")
         if step.event == "move":  # the command is there an instant before its motion
-            self._until(self._has_begun, f"motion in {step.name}")
+            until(self._has_begun, f"motion in {step.name}")
 
     def _has_begun(self) -> bool:
         """Tell whether the arm has moved since the last move was commanded."""
-        events = self._read()
+        events = self._far_end.events()
         commanded = max(e["t"] for e in events if _is_move(e))
         return any(e["event"] == "moving" and e["value"] and e["t"] > commanded for e in events)
 
@@ -263,7 +256,7 @@ class Bench:
         if event == "picture saved":
             partial = self._folder / "data" / RECIPE_NAME / ".partial"
             return len(list(partial.glob("inspection/*/[!.]*.png")))
-        events = [e for e in self._read() if e["t"] > since]
+        events = [e for e in self._far_end.events() if e["t"] > since]
         if event == "move":
             return sum(map(_is_move, events))
         if event == "rest":
@@ -276,15 +269,15 @@ class Bench:
         left: float | None = None
         end = time.monotonic() + (3.0 if fault.goes_on else NOTICE_S)
         while time.monotonic() < end:
-            if self._station is not None and self._station.poll() is not None:
+            if not self._station.runs:
                 return self._after_a_start()
-            if not _running(self._station):  # stopped by a signal: it cannot answer
+            if self._station.halted:  # it cannot answer
                 if time.monotonic() > happened + 2.0:
                     return "frozen", None, "the station itself is frozen"
                 time.sleep(0.05)
                 continue
             try:
-                status = self._ask("status")
+                status = self._station.ask("status")
             except ConfigError:  # it is ending just now: the next look at the process tells
                 time.sleep(0.02)
                 continue
@@ -293,14 +286,13 @@ class Bench:
             if status["state"] == "aborted":
                 return "aborted", left, status["reason"]
             time.sleep(0.02)
-        status = self._ask("status")
+        status = self._station.ask("status")
         return status["state"], None, status["reason"]
 
     def _after_a_start(self) -> tuple[str, float | None, str]:
         """A station that was killed is started again, as by systemd, and stays Aborted."""
-        self._station = None
-        self._start_station()
-        status = self._ask("status")
+        self._station.start(self._far_end.environment)
+        status = self._station.ask("status")
         return status["state"], 0.0, f"killed; {status['reason']}"
 
     def _do(self, what: str, child: int) -> None:
@@ -308,7 +300,7 @@ class Bench:
         number = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}.get(verb)
         if number is None:
             for command in what.split("+"):
-                self._send(command)
+                self._far_end.send(command)
             return
         for pid in self._pids(whom, child):
             with contextlib.suppress(ProcessLookupError):
@@ -321,125 +313,15 @@ class Bench:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
         for command in fault.undo:
-            self._send(command)
+            self._far_end.send(command)
 
     def _pids(self, whom: str, child: int) -> list[int]:
-        station = [] if self._station is None else [self._station.pid]
-        far_end = [] if self._far_end is None else [self._far_end.pid]
         return {
-            "far end": far_end,
+            "far end": self._far_end.pids,
             "child": [child],
-            "station": station,
-            "both": [child, *station],
+            "station": self._station.pids,
+            "both": [child, *self._station.pids],
         }[whom]
-
-    def _child(self) -> int:
-        """Return the robot child's process id: the child that holds a connection to port 30004."""
-        assert self._station is not None  # noqa: S101 - for the type checker
-        listed = Path(f"/proc/{self._station.pid}/task/{self._station.pid}/children")
-        for pid in map(int, listed.read_text().split()):
-            with contextlib.suppress(OSError):
-                if "rtde" in Path(f"/proc/{pid}/maps").read_text():
-                    return pid
-        raise StationError("the station has no robot child")
-
-    # The far end.
-
-    def _start_far_end(self) -> None:
-        if self._far_end is not None and self._far_end.poll() is None:
-            return
-        self._stop_station()  # its camera is fed by the far end that is gone
-        self._close_output()
-        command = [
-            sys.executable, "-m", "station.sim", "--workspace", str(self._folder),
-            "--address", self._address, "--series", self._series, "--size", "320", "268",
-            "--defect-rate", "0", "--journal", str(self._journal),
-        ]  # fmt: skip
-        self._far_end = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
-        for line in self._far_end.stdout or ():
-            if line.strip() == "ready":
-                return
-            name, _, value = line.removeprefix("export ").strip().partition("=")
-            self._environment[name] = shlex.split(value)[0]
-        raise ConfigError("the simulator did not start; see its message above")
-
-    def _close_output(self) -> None:
-        if self._far_end is not None and self._far_end.stdout is not None:
-            self._far_end.stdout.close()
-
-    def _send(self, command: str, *, missing_ok: bool = False) -> Event:
-        from station.sim.faults import send
-
-        try:
-            answer: Event = json.loads(send(self._address, command))
-        except ConfigError:
-            if not missing_ok and self._far_end is not None and self._far_end.poll() is None:
-                raise
-            return {}
-        return answer
-
-    def _sim(self, key: str) -> Any:
-        return self._send("state")[key]
-
-    def _read(self) -> list[Event]:
-        """Return all events so far; only what is new is read."""
-        if self._journal.exists():
-            with self._journal.open("rb") as journal:
-                journal.seek(self._read_bytes)
-                text = journal.read()
-            whole = text[: text.rfind(b"\n") + 1]
-            self._read_bytes += len(whole)
-            self._events += [json.loads(line) for line in whole.splitlines()]
-        return self._events
-
-    # The station.
-
-    def _start_station(self) -> None:
-        if self._station is not None and self._station.poll() is None:
-            return
-        command = [
-            sys.executable, "-m", "station", "inspect", "--workspace", str(self._folder),
-            "--recipe", RECIPE_NAME,
-        ]  # fmt: skip
-        with (self._folder / "station.log").open("ab") as log:
-            self._station = subprocess.Popen(  # noqa: S603 - our own command
-                command,
-                env={**os.environ, **self._environment},
-                stdout=log,
-                stderr=log,
-            )
-        self._until(lambda: self._state() != "", "a station that answers")
-
-    def _stop_station(self) -> None:
-        if self._station is not None:
-            self._station.kill()
-            self._station.wait()
-            self._station = None
-
-    def _command(self, command: str, reached: str) -> None:
-        self._ask(command)
-        self._until(lambda: self._state() in (reached, "aborted"), reached)
-        status = self._ask("status")
-        if status["state"] != reached:
-            raise StationError(f"{command} did not lead to {reached}: {status['reason']}")
-
-    def _ask(self, command: str) -> Event:
-        answer = control.ask(self._folder, command=command, user="bench")
-        if not answer["accepted"]:
-            raise StationError(answer["why"])
-        return answer
-
-    def _state(self) -> str:
-        with contextlib.suppress(ConfigError):
-            return str(self._ask("status")["state"])
-        return ""
-
-    def _until(self, condition: Callable[[], bool], what: str, deadline_s: float = REACH_S) -> None:
-        end = time.monotonic() + deadline_s
-        while not condition():
-            if time.monotonic() > end:
-                raise StationError(f"no {what} within {deadline_s:g} s; {self._unready}")
-            time.sleep(POLL_S)
 
 
 def _fits(recorded: list[str], accepts: int) -> bool:
@@ -454,11 +336,3 @@ def _rises(event: Event, line: int) -> bool:
 
 def _is_move(event: Event) -> bool:
     return bool(event["event"] == "command" and event["name"].startswith("move"))
-
-
-def _running(process: subprocess.Popen[bytes] | None) -> bool:
-    """Tell whether a process is not stopped by a signal."""
-    if process is None:
-        return False
-    state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return state not in ("T", "t")

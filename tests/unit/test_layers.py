@@ -127,7 +127,8 @@ ALLOWED: dict[str, set[str]] = {
     }
     | {"records.ledger", "sim", "states", "workspace"},
     "bench.robot_injection": set(),
-    "bench.faults": {"errors", "control", "workspace", "sim", "bench.robot_injection"}
+    "bench.processes": {"errors", "control", "sim", "bench.far_ends"},
+    "bench.faults": {"errors", "workspace", "bench.processes", "bench.robot_injection"}
     | {"records.dataset"},
     "bench.durability": FILES | {"records.dataset", "collect", "devices", "records.ledger"},
     "arguments": set(),
@@ -277,7 +278,7 @@ def test_only_the_command_line_imports_the_simulator() -> None:
         "commands/simulate.py",
         "commands/bench.py",
         "bench/camera_faults.py",
-        "bench/faults.py",
+        "bench/processes.py",
     }
 
 
