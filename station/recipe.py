@@ -145,7 +145,7 @@ class Retention(Strict):
     thin_accepts_after_days: float = Field(gt=0)
     keep_every: int = Field(default=20, ge=1, description="of these accepts one in so many stays")
     exported_first: bool = Field(
-        default=True, description="only sheets that `station records --mark` has exported"
+        default=True, description="only sheets that `station export --mark` has written"
     )
 
 

@@ -227,19 +227,19 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     fetch.add_argument("name", metavar="NAME", help="of the backbone")
     add_json(fetch)
 
-    export = add_command(
-        commands, common, "export", "write a model again, to run in another way",
-        "station export --model glassfiber/1 --precision bf16 --runtime openvino",
+    convert = add_command(
+        commands, common, "convert", "write a model again, to run in another way",
+        "station convert --model glassfiber/1 --precision bf16 --runtime openvino",
     )  # fmt: skip
-    export.add_argument("--model", required=True, metavar="NAME[/N]", help="an fp32 model")
-    export.add_argument(
+    convert.add_argument("--model", required=True, metavar="NAME[/N]", help="an fp32 model")
+    convert.add_argument(
         "--runtime", choices=("torchscript", "openvino", "cuda"), default="torchscript"
     )
-    export.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
-    export.add_argument(
+    convert.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
+    convert.add_argument(
         "--recipe", metavar="R", help="no golden image may change its verdict at R's threshold"
     )
-    add_json(export)
+    add_json(convert)
 
     draw = add_command(
         commands, common, "draw", "draw a model's network: stages, shapes, parameters",

@@ -36,35 +36,22 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add_json(why)
 
     records = add_command(
-        commands, common, "records", "list inspected sheets, or export them as CSV or Parquet",
-        "station records --recipe glassfiber --csv sheets.csv",
+        commands, common, "records", "list inspected sheets",
+        "station records --recipe glassfiber",
     )  # fmt: skip
-    records.add_argument("--recipe", metavar="R", help="default: every recipe")
-    records.add_argument("--run", metavar="RUN", help="default: every run")
-    rows = records.add_mutually_exclusive_group()
-    rows.add_argument(
-        "--shots",
-        dest="kind",
-        action="store_const",
-        const="shots",
-        default="sheets",
-        help="one row per shot, not per sheet",
-    )
-    rows.add_argument(
-        "--shadow",
-        dest="kind",
-        action="store_const",
-        const="shadow",
-        help="one row per shot that a shadow model has scored, beside the score judged by",
-    )
-    form = records.add_mutually_exclusive_group()
+    _add_rows(records)
+
+    export = add_command(
+        commands, common, "export", "write inspected sheets as CSV or Parquet",
+        "station export --recipe glassfiber --csv sheets.csv",
+    )  # fmt: skip
+    form = export.add_mutually_exclusive_group(required=True)
     form.add_argument("--csv", type=Path, metavar="F")
     form.add_argument("--parquet", type=Path, metavar="F")
-    records.add_argument(
+    export.add_argument(
         "--mark", action="store_true", help="note in the sheets that they are exported"
     )
-    add_cell_file(records)
-    add_json(records)
+    _add_rows(export)
 
     keep = add_command(
         commands, common, "keep", "keep a sheet whole, whatever `station retention` would do",
@@ -85,3 +72,27 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     retention.add_argument("--sheets", type=count, metavar="N", help="the oldest N at most")
     add_cell_file(retention)
     add_json(retention)
+
+
+def _add_rows(command: argparse.ArgumentParser) -> None:
+    """Which rows are wanted of the ledger."""
+    command.add_argument("--recipe", metavar="R", help="default: every recipe")
+    command.add_argument("--run", metavar="RUN", help="default: every run")
+    rows = command.add_mutually_exclusive_group()
+    rows.add_argument(
+        "--shots",
+        dest="kind",
+        action="store_const",
+        const="shots",
+        default="sheets",
+        help="one row per shot, not per sheet",
+    )
+    rows.add_argument(
+        "--shadow",
+        dest="kind",
+        action="store_const",
+        const="shadow",
+        help="one row per shot that a shadow model has scored, beside the score judged by",
+    )
+    add_cell_file(command)
+    add_json(command)

@@ -2,7 +2,7 @@
 
 The model's own child, the shared memory, the graph and `judge` take part. A sheet of three shots
 is three pictures one after another: that is how they come. Runtimes that a model cannot run in are
-left out; whether a verdict survives one is for `station export` to say.
+left out; whether a verdict survives one is for `station convert` to say.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from station.cell import station_lock
 from station.commands.common import cell_file_of, recipe_of, workspace_of
 from station.errors import ConfigError, DatasetError
 from station.recipe import Retention
-from station.records import export
+from station.records import table
 from station.records.database import is_damaged, set_aside
 from station.records.dataset import Dataset, after_of, read_record, write_durably
 from station.records.ledger import Ledger, open_ledger, user
@@ -77,31 +77,42 @@ def why(args: argparse.Namespace) -> int:
 
 
 def records(args: argparse.Namespace) -> int:
-    """List or export inspected sheets."""
-    workspace = workspace_of(args)
-    out: Path | None = args.csv or args.parquet
-    if out is not None and not out.parent.is_dir():
+    """List inspected sheets."""
+    with _ledger_of(args) as ledger:
+        rows = _rows(ledger, args.kind, ledger.rows(args.recipe, args.run))
+    names = [column.name for column in table.columns(args.kind)]
+    show.records(rows, names, as_json=args.json)
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write inspected sheets as CSV or Parquet."""
+    out: Path = args.csv or args.parquet
+    if not out.parent.is_dir():
         raise ConfigError(f"{out.parent}: no such folder")
-    if args.mark and out is None:
-        raise ConfigError("--mark: needs --csv or --parquet; what was not written is not exported")
-    with open_ledger(workspace, cell_file_of(args.cell, workspace).config.ledger) as ledger:
+    with _ledger_of(args) as ledger:
         found = ledger.rows(args.recipe, args.run)
-        rows, kind = found, args.kind
-        sheets = [row["sheet"] for row in found]
-        if kind != "sheets":
-            rows = export.of_shots(rows, ledger.shot_rows(sheets))
-        if kind == "shadow":
-            rows = export.of_shadow(rows, ledger.shadow_rows(sheets))
-        columns = export.columns(kind)
-        if out is None:
-            show.records(rows, [column.name for column in columns], as_json=args.json)
-            return 0
-        write = export.to_csv if args.csv else export.to_parquet
-        entry = write_durably(out, write(rows, columns))
-        marked = _mark(workspace, ledger, found, out.name) if args.mark else 0
+        rows = _rows(ledger, args.kind, found)
+        write = table.to_csv if args.csv else table.to_parquet
+        entry = write_durably(out, write(rows, table.columns(args.kind)))
+        marked = _mark(workspace_of(args), ledger, found, out.name) if args.mark else 0
     told = {"file": str(out), "rows": len(rows), "sha256": entry.sha256, "marked": marked}
     show.values(told, as_json=args.json)
     return 0
+
+
+def _rows(ledger: Ledger, kind: table.Kind, found: list[table.Row]) -> list[table.Row]:
+    """Return what is wanted of these sheets."""
+    if kind == "sheets":
+        return found
+    sheets = [row["sheet"] for row in found]
+    shots = table.of_shots(found, ledger.shot_rows(sheets))
+    return shots if kind == "shots" else table.of_shadow(shots, ledger.shadow_rows(sheets))
+
+
+def _ledger_of(args: argparse.Namespace) -> AbstractContextManager[Ledger]:
+    workspace = workspace_of(args)
+    return open_ledger(workspace, cell_file_of(args.cell, workspace).config.ledger)
 
 
 def keep(args: argparse.Namespace) -> int:

@@ -11,9 +11,9 @@ from station.model_card import newest
 from station.recipe import load_recipe
 
 
-def export(args: argparse.Namespace) -> int:
+def convert(args: argparse.Namespace) -> int:
     """Write a model under another runtime or precision, if its golden images allow it."""
-    from station.learn.certify import export_model
+    from station.learn.certify import convert
 
     workspace = workspace_of(args)
     threshold = None
@@ -22,7 +22,7 @@ def export(args: argparse.Namespace) -> int:
         if threshold is None:
             raise ConfigError(f"recipes/{args.recipe}.yaml: threshold: missing")
     parent = newest(workspace, args.model)
-    done = export_model(workspace, parent, args.runtime, args.precision, threshold)
+    done = convert(workspace, parent, args.runtime, args.precision, threshold)
     row = {
         "model": f"{done.card.name}/{done.card.version}",
         "parent": parent,

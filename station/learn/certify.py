@@ -1,4 +1,4 @@
-"""`station export`: a model under another runtime or precision, if its golden images allow it."""
+"""`station convert`: a model under another runtime or precision, if its golden images allow it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Certified(NamedTuple):
     difference: float
 
 
-def export_model(
+def convert(
     workspace: Path,
     name: str,
     runtime: RuntimeName,

@@ -16,7 +16,7 @@ import yaml
 from station import openvino_runtime
 from station.errors import ConfigError, DatasetError, ModelError
 from station.evaluate.score import bench_model, score_files
-from station.learn.certify import export_model
+from station.learn.certify import convert
 from station.learn.export import card_text
 from station.learn.images import from_mvtec
 from station.learn.method import Progress, TrainingStopped
@@ -315,7 +315,7 @@ def middle(workspace: Path) -> float:
 )
 def test_bf16_is_a_new_model_with_scores_of_its_own(certified: Path, runtime: RuntimeName) -> None:
     threshold = middle(certified)
-    done = export_model(certified, "cloth/1", runtime, "bf16", threshold)
+    done = convert(certified, "cloth/1", runtime, "bf16", threshold)
     parent, card = load_card(certified, "cloth/1"), load_card(certified, "cloth/2")
     assert card == done.card
     assert (card.parent, card.runtime, card.precision) == ("cloth/1", runtime, "bf16")
@@ -328,7 +328,7 @@ def test_bf16_is_a_new_model_with_scores_of_its_own(certified: Path, runtime: Ru
 
 @openvino_needed
 def test_openvino_in_fp32_scores_the_same(certified: Path) -> None:
-    done = export_model(certified, "cloth/1", "openvino", "fp32")
+    done = convert(certified, "cloth/1", "openvino", "fp32")
     assert done.difference < 1e-4
     (kept,) = (certified / "run" / "openvino").iterdir()
     assert kept.name.startswith(done.card.sha256)
@@ -342,16 +342,16 @@ def test_openvino_in_fp32_scores_the_same(certified: Path) -> None:
 @bf16_needed
 def test_an_export_that_changes_a_verdict_leaves_nothing(certified: Path) -> None:
     exact = load_card(certified, "cloth/1").golden[2].score
-    card = export_model(certified, "cloth/1", "torchscript", "bf16", middle(certified)).card
+    card = convert(certified, "cloth/1", "torchscript", "bf16", middle(certified)).card
     moved = card.golden[2].score
     with pytest.raises(ModelError, match=r"golden-2\.png scores .*another verdict at threshold"):
-        export_model(certified, "cloth/1", "torchscript", "bf16", (exact + moved) / 2)
+        convert(certified, "cloth/1", "torchscript", "bf16", (exact + moved) / 2)
     assert list_models(certified) == ["cloth/1", "cloth/2"]
 
 
 @bf16_needed
 def test_a_golden_image_with_another_verdict_is_refused_at_load(certified: Path) -> None:
-    card = export_model(certified, "cloth/1", "torchscript", "bf16", middle(certified)).card
+    card = convert(certified, "cloth/1", "torchscript", "bf16", middle(certified)).card
     here = card.golden[0].score
     # As if it had been exported on another processor: not too far, but over the threshold.
     there = card.golden[0].model_copy(update={"score": here + 0.04})

@@ -7,7 +7,7 @@ import pytest
 from test_model_card import SUMS, card
 
 from station.errors import ModelError
-from station.learn.certify import compare, export_model
+from station.learn.certify import compare, convert
 from station.learn.export import write_model
 from station.model_card import Golden, ModelCard
 from station.records.sheet import Precision, RuntimeName
@@ -89,5 +89,5 @@ def test_what_cannot_be_exported_is_refused_at_once(
 ) -> None:
     write_model(tmp_path, card().model_copy(update=changes), b"weights", [IMAGE], SUMS)
     with pytest.raises(ModelError, match=problem):
-        export_model(tmp_path, "cloth/1", "openvino", precision)
+        convert(tmp_path, "cloth/1", "openvino", precision)
     assert [path.name for path in (tmp_path / "models" / "cloth").iterdir()] == ["1"]

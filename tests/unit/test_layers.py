@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "records.why": FILES
     | {"records.dataset", "records.history", "records.ledger", "revisions", "records.verify"},
     "records.retention": FILES | {"records.dataset", "records.history", "records.verify"},
-    "records.export": FILES | {"records.ledger_schema"},
+    "records.table": FILES | {"records.ledger_schema"},
     "process": set(),
     "worker": {"errors", "process"},
     "devices": FILES | {"worker"},

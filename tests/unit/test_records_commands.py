@@ -136,7 +136,7 @@ def test_why_of_no_sheet_is_one_clear_line(capsys: pytest.CaptureFixture[str], s
 def test_records_are_exported_as_csv_that_no_spreadsheet_runs(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, _ = run(capsys, "records", "--csv", "out.csv")
+    code, _, _ = run(capsys, "export", "--csv", "out.csv")
     assert code == 0
     found = list(csv.DictReader(io.StringIO((workspace / "out.csv").read_text())))
     assert [(row["sheet"], row["verdict"], row["outcome"]) for row in found] == [
@@ -151,7 +151,7 @@ def test_records_are_exported_as_csv_that_no_spreadsheet_runs(
 def test_records_are_exported_as_parquet_with_types(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, _ = run(capsys, "records", "--parquet", "out.parquet", "--shots")
+    code, _, _ = run(capsys, "export", "--parquet", "out.parquet", "--shots")
     assert code == 0
     table = pyarrow.parquet.read_table(workspace / "out.parquet")
     assert table.num_rows == 9
@@ -167,9 +167,7 @@ def test_records_are_listed_by_recipe_and_run(capsys: pytest.CaptureFixture[str]
     assert [row["sheet"] for row in rows(out)] == [sheet_id(n) for n in (1, 2, 3)]
     _, out, _ = run(capsys, "records", "--json", "--run", "s1-0009")
     assert out == ""
-    code, _, err = run(capsys, "records", "--mark")
-    assert (code, "--mark: needs --csv or --parquet" in err) == (2, True)
-    code, _, err = run(capsys, "records", "--csv", "none/out.csv")
+    code, _, err = run(capsys, "export", "--csv", "none/out.csv")
     assert (code, "no such folder" in err) == (2, True)
 
 
@@ -189,7 +187,7 @@ def test_keep_export_and_retention_play_together(
     assert told_of["to_thin"] == 0
     assert told_of["stays: not exported yet"] == told_of["stays: kept by a person"] == 1
 
-    _, out, _ = run(capsys, "records", "--csv", "out.csv", "--mark", "--json")
+    _, out, _ = run(capsys, "export", "--csv", "out.csv", "--mark", "--json")
     assert rows(out)[0]["marked"] == 4
     _, out, _ = run(capsys, "retention", "--recipe", RECIPE, "--json")
     assert rows(out)[0]["to_thin"] == 1

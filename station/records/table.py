@@ -1,4 +1,4 @@
-"""`station records`: the ledger's rows as CSV or Parquet."""
+"""The ledger's rows as `station records` and `station export` give them: CSV, Parquet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BORROWED = ("run", "recipe", "verdict", "outcome", "model", "threshold")  # from
 
 
 def columns(kind: Kind) -> list[sql.Column[Any]]:
-    """Return the columns of an export; shots carry what is asked of their sheet most."""
+    """Return the columns of a table; shots carry what is asked of their sheet most."""
     if kind == "sheets":
         return list(sheets.columns)
     of_sheet = [sheets.columns[name] for name in BORROWED]
