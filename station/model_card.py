@@ -120,7 +120,7 @@ class StudentTraining(Strict):
     bf16: bool
     device: Literal["cpu", "cuda"] = "cpu"
     local_quantiles: tuple[float, float] = Field(description="0.9 and 0.995, of held-out images")
-    whole_quantiles: tuple[float, float]
+    whole_quantiles: tuple[float, float] | None = Field(description="null: no autoencoder")
     losses: tuple[LossPoint, ...]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from station import show
 from station.cell import station_lock
-from station.commands.common import cell_file_of, recipe_of, workspace_of
+from station.commands.common import cell_file_of, check_out, recipe_of, workspace_of
 from station.errors import ConfigError, DatasetError
 from station.recipe import Retention
 from station.records import table
@@ -88,8 +88,7 @@ def records(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """Write inspected sheets as CSV or Parquet."""
     out: Path = args.csv or args.parquet
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out.parent}: no such folder")
+    check_out(out)
     with _ledger_of(args) as ledger:
         found = ledger.rows(args.recipe, args.run)
         rows = _rows(ledger, args.kind, found)

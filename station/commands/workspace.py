@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def init(args: argparse.Namespace) -> int:
     """Make a workspace."""
     made = workspaces.init(args.dir)
     print(f"{args.dir}: {len(made)} files made" if made else f"{args.dir}: already complete")
-    print(f"try it: cd {args.dir} && station sim -- station inspect --recipe glassfiber --sheets 5")
+    folder = shlex.quote(str(args.dir))
+    print(f"try it: cd {folder} && station sim -- station inspect --recipe glassfiber --sheets 5")
     return 0
 
 

@@ -173,7 +173,8 @@ def fit(steps: int, *, bf16: bool = False, device: str = "cpu") -> Fit:
 def test_steps_lower_every_loss_term() -> None:
     training = fit(50)
     # An untrained student and autoencoder answer next to nothing, so two terms would begin at 0.
-    answers = [*training.trio.student.last.parameters(), *training.trio.autoencoder.parameters()]
+    assert isinstance(training.pair, Trio)
+    answers = [*training.pair.student.last.parameters(), *training.pair.autoencoder.parameters()]
     for value in (answers[1], answers[-1]):
         value.data.normal_(0, 2)
     found = list(training.steps())
@@ -191,19 +192,20 @@ def test_a_training_that_was_killed_ends_where_an_unbroken_one_does(bf16: bool) 
     resumed.resume(copy.deepcopy(killed.state()))
     killed.step()  # what comes after the state was taken does not count
     list(resumed.steps())
-    for name, value in unbroken.trio.state_dict().items():
-        assert torch.equal(value, resumed.trio.state_dict()[name]), name
+    for name, value in unbroken.pair.state_dict().items():
+        assert torch.equal(value, resumed.pair.state_dict()[name]), name
 
 
 @gpu_needed
 def test_a_gpu_loses_what_the_processor_does() -> None:
     here, there = fit(3), fit(3, device="cuda")
     for one in (here, there):
-        one.trio.autoencoder.apply(lambda layer: setattr(layer, "p", 0.0))  # dropout draws apart
+        assert isinstance(one.pair, Trio)
+        one.pair.autoencoder.apply(lambda layer: setattr(layer, "p", 0.0))  # dropout draws apart
     for ours, theirs in zip(here.steps(), there.steps(), strict=True):
         assert list(theirs) == pytest.approx(list(ours), rel=1e-2)
-    maps = measure_maps(there.trio, [pictures(1)])
-    assert maps.local == pytest.approx(measure_maps(here.trio, [pictures(1)]).local, rel=5e-2)
+    maps, _ = measure_maps(there.pair, [pictures(1)])
+    assert maps == pytest.approx(measure_maps(here.pair, [pictures(1)])[0], rel=5e-2)
 
 
 def test_the_learning_rate_falls_to_a_tenth_at_95_per_cent() -> None:
@@ -221,7 +223,7 @@ def test_every_image_has_its_turn() -> None:
 
 def test_a_loss_that_is_no_number_ends_the_training() -> None:
     training = fit(3)
-    training.trio.deviation.zero_()
+    training.pair.deviation.zero_()
     with pytest.raises(ModelError, match="step 1: the loss is no finite number"):
         training.step()
 
@@ -262,7 +264,7 @@ def test_quantiles_of_many_values_are_exact() -> None:
         quantiles(torch.zeros(0), [0.5])
 
 
-SCALE = MapScale((0.5, 2.0), (0.3, 1.1))
+SCALE: MapScale = ((0.5, 2.0), (0.3, 1.1))
 
 
 @pytest.mark.parametrize("size", ["s", "m"])

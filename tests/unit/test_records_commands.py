@@ -169,6 +169,8 @@ def test_records_are_listed_by_recipe_and_run(capsys: pytest.CaptureFixture[str]
     assert out == ""
     code, _, err = run(capsys, "export", "--csv", "none/out.csv")
     assert (code, "no such folder" in err) == (2, True)
+    code, _, err = run(capsys, "export", "--parquet", ".")
+    assert (code, "not a file that could be replaced" in err) == (2, True)
 
 
 def test_keep_export_and_retention_play_together(

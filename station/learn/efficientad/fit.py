@@ -24,8 +24,9 @@ from station.learn.efficientad.training import (
     PUBLISHED_STEPS,
     Fit,
     Losses,
+    MapScale,
+    Pair,
     Plan,
-    Trio,
     drawing,
     measure_maps,
     published,
@@ -64,16 +65,16 @@ def learn_efficientad(task: Task, preset: EfficientadPreset) -> Learned:
     if teacher.steps is not None:
         origin += f", {teacher.steps} steps from {teacher.backbone}"
     about = Origin(teacher.name, teacher.sha256, origin, PUBLISHED_STEPS)
-    return learn_trio(task, preset, trio, about, margin=MARGIN, bf16=_bf16_pays(task.device))
+    return learn_student(task, preset, trio, about, margin=MARGIN, bf16=_bf16_pays(task.device))
 
 
 def learn_lite(task: Task, preset: LitePreset) -> Learned:
     """Train a narrow student with the embedded backbone for a teacher."""
     backbone = load_backbone(preset.backbone, preset.levels)
     with _seeded(task.seed):
-        trio = lite(backbone, (task.form.height, task.form.width))
+        pair = lite(backbone)
     about = Origin(preset.backbone, None, "pretrained", None)
-    return learn_trio(task, preset, trio, about, margin=0, bf16=_bf16_pays(task.device))
+    return learn_student(task, preset, pair, about, margin=0, bf16=_bf16_pays(task.device))
 
 
 class Penalty:
@@ -101,10 +102,10 @@ class Penalty:
         return middle
 
 
-def learn_trio(
-    task: Task, preset: StudentPreset, trio: Trio, about: Origin, *, margin: int, bf16: bool
+def learn_student(
+    task: Task, preset: StudentPreset, pair: Pair, about: Origin, *, margin: int, bf16: bool
 ) -> Learned:
-    """Train the trio; its maps are normalised by the held-out images, which it has not seen.
+    """Train the student; the maps are normalised by the held-out images, which it has not seen.
 
     A resumed training keeps to the precision that it began with, whatever `bf16` says.
     """
@@ -116,7 +117,7 @@ def learn_trio(
             "the maps' quantiles need good images that nothing was learned from"
         )
     penalty = None if task.penalty is None else Penalty(task.penalty, task, preset.batch)
-    images, targets = _banks(task, trio)
+    images, targets = _banks(task, pair)
     settings = [about.sha256, penalty and penalty.digest]
     saved: dict[str, Any] = {}
     task.checkpoint.load(saved.update)
@@ -125,10 +126,10 @@ def learn_trio(
             raise ConfigError("the training to resume had another teacher or penalty folder")
         bf16 = saved["bf16"]
     plan = Plan(preset.steps, preset.batch, preset.learning_rate, preset.weight_decay, bf16=bf16)
-    fit = Fit(trio, images, targets, plan, task.seed, penalty, task.device)
+    fit = Fit(pair, images, targets, plan, task.seed, penalty, task.device)
     points, lost = list[LossPoint](), list[Losses]()
     if saved:
-        fit.resume(saved["fit"])
+        task.checkpoint.load(lambda state: fit.resume(state["fit"]))  # tells what does not fit it
         points.extend(LossPoint.model_validate(point) for point in saved["points"])
         lost.extend(Losses(*values) for values in saved["lost"])
 
@@ -143,11 +144,11 @@ def learn_trio(
 
     _run(task, fit, (points, lost), save)
     frames = (part for f in task.watched for part in torch.split(task.prepare(task.read(f)), 1))
-    scale = measure_maps(trio, list(frames))
-    trio.to("cpu")
+    scale = measure_maps(pair, list(frames))
+    pair.to("cpu")
     return Learned(
-        network=AnomalyMap(trio, scale, margin),
-        reference=_Plain(trio, scale.local, scale.whole, margin),
+        network=AnomalyMap(pair, scale, margin),
+        reference=_Plain(pair, scale, margin),
         without=_never,
         backbone=about.teacher,
         patches=len(images) * targets.shape[2] * targets.shape[3],
@@ -161,8 +162,8 @@ def learn_trio(
             penalty_digest=None if penalty is None else penalty.digest,
             bf16=bf16,
             device=task.device,
-            local_quantiles=scale.local,
-            whole_quantiles=scale.whole,
+            local_quantiles=scale[0],
+            whole_quantiles=scale[1] if len(scale) > 1 else None,
             losses=tuple(points),
         ),
     )
@@ -184,7 +185,8 @@ def _run(
         if fit.done * POINTS // fit.total > (fit.done - 1) * POINTS // fit.total:
             points.append(LossPoint(step=fit.done, **means._asdict()))
         if fit.done % TOLD_EVERY == 0:
-            note = ", ".join(f"{name} {value:.3f}" for name, value in means._asdict().items())
+            terms = {name: value for name, value in means._asdict().items() if value}
+            note = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
             task.progress(Progress("training", fit.done, fit.total, note))
         if task.stop.is_set():
             save()
@@ -197,7 +199,7 @@ def _run(
             saved_s = time.monotonic()
 
 
-def _banks(task: Task, trio: Trio) -> tuple[Tensor, Tensor]:
+def _banks(task: Task, pair: Pair) -> tuple[Tensor, Tensor]:
     """Compute every prepared image and the teacher's description of it once; measure the latter.
 
     An unchanged image is described at every step that takes it; it is always the same.
@@ -211,7 +213,7 @@ def _banks(task: Task, trio: Trio) -> tuple[Tensor, Tensor]:
         for i, file in enumerate(files):
             frames = task.prepare(task.read(file))
             with torch.inference_mode():
-                found = [frames, torch.cat([trio.raw(frame) for frame in torch.split(frames, 1)])]
+                found = [frames, torch.cat([pair.raw(frame) for frame in torch.split(frames, 1)])]
             if not banks:
                 shapes = [(len(files) * len(x), *x.shape[1:]) for x in found]
                 size = sum(2 * int(np.prod(shape)) for shape in shapes)
@@ -233,27 +235,25 @@ def _banks(task: Task, trio: Trio) -> tuple[Tensor, Tensor]:
         count += values[:, 0].numel()
     mean = total / count
     deviation = (squares / count - mean**2).clamp_min(0).sqrt()
-    trio.mean.copy_(mean[:, None, None])
+    pair.mean.copy_(mean[:, None, None])
     # The descriptions are kept in half precision: a channel that varies less than that rounds is
     # constant, and divided by its deviation it would be rounding, magnified.
     least = (HALF_EPSILON * mean.abs()).clamp_min(1e-6)
-    trio.deviation.copy_(deviation.maximum(least)[:, None, None])
+    pair.deviation.copy_(deviation.maximum(least)[:, None, None])
     return images, targets
 
 
 class _Plain(nn.Module):
-    """The trio as it was trained, its maps normalised one by one: the graph must agree."""
+    """The pair as it was trained, its maps normalised one by one: the graph must agree."""
 
-    def __init__(
-        self, trio: Trio, local: tuple[float, float], whole: tuple[float, float], margin: int
-    ) -> None:
+    def __init__(self, pair: Pair, scale: MapScale, margin: int) -> None:
         super().__init__()
-        self.trio, self.ends, self.margin = trio, (local, whole), margin
+        self.pair, self.scale, self.margin = pair, scale, margin
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = zip(self.trio.maps(images), self.ends, strict=True)
-        both = sum(0.1 * (found - low) / (high - low) for found, (low, high) in maps)
-        return F.pad(torch.as_tensor(both)[:, None] / 2, [self.margin] * 4)
+        maps = zip(self.pair.maps(images), self.scale, strict=True)
+        all_of_them = [0.1 * (found - low) / (high - low) for found, (low, high) in maps]
+        return F.pad(torch.stack(all_of_them, 1).mean(1, True), [self.margin] * 4)
 
 
 def _bf16_pays(device: Device) -> bool:

@@ -1,4 +1,4 @@
-"""A trained trio as the network of a model: images in, the raw anomaly map out, as fast as it goes.
+"""A trained student and its teacher as a model's network: images in, the raw anomaly map out.
 
 Between convolution and pooling the published networks hold 33 MB at 256 pixels, more than a
 processor keeps near. Both are local, so they are computed stripe by stripe, without a difference.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
 from station.learn.efficientad.pdn import MARGIN
-from station.learn.efficientad.training import MapScale, Trio
+from station.learn.efficientad.training import MapScale, Pair, Trio
 
 STRIPES = (8, 4)  # rows of pooled answers at a time, of the first and the second pooled layer
 
@@ -24,17 +24,18 @@ class AnomalyMap(nn.Module):
     `margin` cells of 0 are put around the map: what is known of places without a whole patch.
     """
 
-    def __init__(self, trio: Trio, scale: MapScale, margin: int = 0) -> None:
+    def __init__(self, pair: Pair, scale: MapScale, margin: int = 0) -> None:
         super().__init__()
-        trio = copy.deepcopy(trio)
-        self.pixels = trio.pixels
-        self.teacher = _normalised(trio)
-        self.trunk = _striped(trio.student.trunk)
-        self.of_teacher, self.of_autoencoder = trio.student.halves()
-        self.autoencoder = trio.autoencoder
+        pair = copy.deepcopy(pair)
+        self.pixels = pair.pixels
+        self.teacher = _normalised(pair)
+        self.trunk = _striped(pair.student.trunk)
+        self.of_teacher, *others = pair.student.parts()
+        self.of_autoencoder = others[0] if others else None
+        self.autoencoder = pair.autoencoder if isinstance(pair, Trio) else None
         self.margin = margin
-        # Half of each, 0.1 above 0 where held-out good images have their quantile 0.995.
-        self.gains = [0.05 / (high - low) for low, high in scale]
+        # The mean of the maps, each 0.1 where held-out good images have their quantile 0.995.
+        self.gains = [0.1 / len(scale) / (high - low) for low, high in scale]
         self.shift = -sum(gain * low for gain, (low, _) in zip(self.gains, scale, strict=True))
         self.eval()
         self.requires_grad_(False)
@@ -44,9 +45,11 @@ class AnomalyMap(nn.Module):
         pixels = self.pixels(images)
         trunk = self.trunk(pixels)
         local = ((self.teacher(images) - self.of_teacher(trunk)) ** 2).mean(1, True)
-        whole = self.autoencoder(pixels) - self.of_autoencoder(trunk)
-        both = self.gains[0] * local + self.gains[1] * (whole**2).mean(1, True) + self.shift
-        return F.pad(both, [self.margin] * 4) if self.margin else both
+        found = self.gains[0] * local + self.shift
+        if self.autoencoder is not None and self.of_autoencoder is not None:
+            whole = self.autoencoder(pixels) - self.of_autoencoder(trunk)
+            found = found + self.gains[1] * (whole**2).mean(1, True)
+        return F.pad(found, [self.margin] * 4) if self.margin else found
 
 
 def published_graph(trio: Trio, scale: MapScale) -> AnomalyMap:
@@ -95,13 +98,13 @@ def _striped(network: nn.Module) -> nn.Module:
     return nn.Sequential(*made)
 
 
-def _normalised(trio: Trio) -> nn.Module:
+def _normalised(pair: Pair) -> nn.Module:
     """Return the teacher with its channels normalised, by its last convolution where it ends so."""
-    teacher = trio.teacher
+    teacher = pair.teacher
     last = teacher[-1] if isinstance(teacher, nn.Sequential) else None
     if not isinstance(last, nn.Conv2d) or last.bias is None:
-        return nn.Sequential(teacher, _Normalise(trio.mean, trio.deviation))
-    mean, deviation = trio.mean.double().flatten(), trio.deviation.double().flatten()
+        return nn.Sequential(teacher, _Normalise(pair.mean, pair.deviation))
+    mean, deviation = pair.mean.double().flatten(), pair.deviation.double().flatten()
     last.weight.data = (last.weight.double() / deviation[:, None, None, None]).float()
     last.bias.data = ((last.bias.double() - mean) / deviation).float()
     return _striped(teacher)

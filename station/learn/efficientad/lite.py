@@ -1,8 +1,9 @@
 """The station's own small student-teacher: its teacher is the embedded backbone itself.
 
-EfficientAD's losses and normalisation, but not its networks: the teacher is a frozen backbone's
+EfficientAD's loss and normalisation, but not its networks: the teacher is a frozen backbone's
 levels on the finest level's grid, the student a narrow network that sees as far as the teacher
-does. It trains in half an hour where EfficientAD takes days, and is not EfficientAD.
+does, and there is no autoencoder (docs/decisions/0029-lite-without-autoencoder.md). It trains in
+minutes where EfficientAD takes days, and is not EfficientAD.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name torch's users know
 
-from station.learn.efficientad.pdn import Autoencoder
-from station.learn.efficientad.training import Trio
+from station.learn.efficientad.training import Pair
 from station.learn.features.backbones import Backbone
 from station.learn.features.local import AveragePool, upsample
 
-WIDTH = 32  # of the student's finest level, and of the autoencoder
+WIDTH = 32  # of the student's finest level
 
 
 class LevelsTeacher(nn.Module):
@@ -57,14 +57,11 @@ class LiteTrunk(nn.Module):
         return joined
 
 
-def lite(backbone: Backbone, sides: tuple[int, int], width: int = WIDTH) -> Trio:
-    """Put an untrained narrow student and autoencoder beside a backbone as the teacher."""
+def lite(backbone: Backbone, width: int = WIDTH) -> Pair:
+    """Put an untrained narrow student beside a backbone as the teacher."""
     channels = sum(backbone.channels)
-    stride = backbone.strides[0]
-    student = nn.Sequential(LiteTrunk(width), nn.Conv2d(2 * width, 2 * channels, 1))
-    cells = sides[0] // stride, sides[1] // stride
-    autoencoder = Autoencoder(sides, cells, channels, width)
-    return Trio(LevelsTeacher(backbone), student, autoencoder, channels)
+    student = nn.Sequential(LiteTrunk(width), nn.Conv2d(2 * width, channels, 1))
+    return Pair(LevelsTeacher(backbone), student, channels)
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:

@@ -4,7 +4,8 @@ A frozen teacher describes every place of an image. The student learns to predic
 and also what an autoencoder, which sees the image only as a whole, makes of it. Where the two
 disagree with the teacher and with each other, the image is unlike the good ones.
 
-`Fit` is the training of any such trio; what a step does follows from the seed and its number alone.
+`Fit` is the training of any such `Trio`, or of a `Pair` that has no autoencoder; what a step does
+follows from the seed and its number alone.
 """
 
 from __future__ import annotations
@@ -26,62 +27,67 @@ HARD = 0.999  # the student learns from the places where it is worst, above this
 
 
 class Student(nn.Module):
-    """One trunk, and a last convolution whose first half predicts the teacher.
+    """One trunk, and a last convolution whose first `channels` answers predict the teacher.
 
-    The second half predicts the autoencoder. Each is computed only where it is asked for: the other
-    half of the published network's outputs would be thrown away in training.
+    As many more, where there are any, predict the autoencoder. Each is computed only where it is
+    asked for: half of the published network's outputs would be thrown away in training.
     """
 
-    def __init__(self, layers: nn.Sequential) -> None:
+    def __init__(self, layers: nn.Sequential, channels: int) -> None:
         super().__init__()
         self.trunk = layers[:-1]
         last = layers[-1]
         assert isinstance(last, nn.Conv2d)  # noqa: S101
         self.last = last
+        self._count = last.out_channels // channels
 
     def of_teacher(self, trunk: Tensor) -> Tensor:
         """Predict the teacher from the trunk's answer."""
-        return self._half(trunk, 0)
+        return self._part(trunk, 0)
 
     def of_autoencoder(self, trunk: Tensor) -> Tensor:
         """Predict the autoencoder from the trunk's answer."""
-        return self._half(trunk, 1)
+        return self._part(trunk, 1)
 
-    def halves(self) -> list[nn.Conv2d]:
-        """Return the two halves of the last convolution as layers of their own."""
+    def parts(self) -> list[nn.Conv2d]:
+        """Return the last convolution as a layer for each that it predicts."""
         made = []
-        assert self.last.bias is not None  # noqa: S101
-        for weight, bias in zip(self.last.weight.chunk(2), self.last.bias.chunk(2), strict=True):
+        for weight, bias in self._parts():
             rows, columns = self.last.kernel_size
             conv = nn.Conv2d(weight.shape[1], weight.shape[0], (rows, columns))
             conv.load_state_dict({"weight": weight, "bias": bias})
             made.append(conv)
         return made
 
-    def _half(self, trunk: Tensor, half: int) -> Tensor:
-        assert self.last.bias is not None  # noqa: S101
-        weight, bias = (value.chunk(2)[half] for value in (self.last.weight, self.last.bias))
-        return F.conv2d(trunk, weight, bias)
+    def _part(self, trunk: Tensor, number: int) -> Tensor:
+        return F.conv2d(trunk, *self._parts()[number])
+
+    def _parts(self) -> list[tuple[Tensor, Tensor]]:
+        weight, bias = self.last.weight, self.last.bias
+        assert bias is not None  # noqa: S101
+        return list(zip(weight.chunk(self._count), bias.chunk(self._count), strict=True))
 
 
-class Trio(nn.Module):
-    """Teacher, student and autoencoder over RGB values of 0 to 255.
+class Pair(nn.Module):
+    """Teacher and student over RGB values of 0 to 255.
 
-    The teacher normalises these as it likes them, the others are given ImageNet's form of them.
+    The teacher normalises these as it likes them, the student is given ImageNet's form of them.
     """
 
-    def __init__(
-        self, teacher: nn.Module, student: nn.Sequential, autoencoder: nn.Module, channels: int
-    ) -> None:
+    def __init__(self, teacher: nn.Module, student: nn.Sequential, channels: int) -> None:
         super().__init__()
         self.pixels = ImageNetPixels()
         self.teacher = teacher.eval().requires_grad_(False)
-        self.student = Student(student)
-        self.autoencoder = autoencoder
+        self.student = Student(student, channels)
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("deviation", torch.ones(channels, 1, 1))
         self.mean: Tensor
         self.deviation: Tensor
+
+    @property
+    def learned(self) -> nn.ModuleDict:
+        """What a training changes, by name."""
+        return nn.ModuleDict({"student": self.student})
 
     def described(self, images: Tensor) -> Tensor:
         """Let the teacher describe images (N, 3, H, W): (N, C, h, w), every channel normalised."""
@@ -97,7 +103,27 @@ class Trio(nn.Module):
         """Give every channel the mean 0 and deviation 1 that it has over the training images."""
         return (raw - self.mean) / self.deviation
 
-    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return where student and teacher differ, (N, h, w)."""
+        predicted = self.student.of_teacher(self.student.trunk(self.pixels(images)))
+        return (((self.described(images) - predicted) ** 2).mean(1),)
+
+
+class Trio(Pair):
+    """Teacher, student and an autoencoder, which is given the same pixels as the student."""
+
+    def __init__(
+        self, teacher: nn.Module, student: nn.Sequential, autoencoder: nn.Module, channels: int
+    ) -> None:
+        super().__init__(teacher, student, channels)
+        self.autoencoder = autoencoder
+
+    @property
+    def learned(self) -> nn.ModuleDict:
+        """What a training changes, by name."""
+        return nn.ModuleDict({"student": self.student, "autoencoder": self.autoencoder})
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return where student and teacher, and student and autoencoder, differ: (N, h, w) each."""
         pixels = self.pixels(images)
         trunk = self.student.trunk(pixels)
@@ -116,7 +142,7 @@ def published(teacher: nn.Sequential, size: Size, sides: tuple[int, int]) -> Tri
 
 
 class Losses(NamedTuple):
-    """The terms whose sum is minimised; without penalty images that term is zero."""
+    """The terms whose sum is minimised; those without penalty images or autoencoder are zero."""
 
     hard: Any  # a Tensor in training, a float in reports
     penalty: Any
@@ -125,32 +151,33 @@ class Losses(NamedTuple):
 
 
 def losses(
-    trio: Trio, image: Tensor, changed: Tensor, penalty: Tensor | None, target: Tensor | None
+    pair: Pair, image: Tensor, changed: Tensor, penalty: Tensor | None, target: Tensor | None
 ) -> Losses:
     """Compute a step's loss terms.
 
-    `changed` is the image with its colours changed, `penalty` one from elsewhere, which the student
-    must not describe like the teacher; `target` the teacher's description of `image`, if known.
+    `changed` is the image with its colours changed, for the autoencoder; `penalty` one from
+    elsewhere, which the student must not describe like the teacher; `target` the teacher's
+    description of `image`, if known.
     """
     if target is None:
-        target = trio.described(image)
-    seen = [image, changed] if penalty is None else [image, changed, penalty]
-    pixels = trio.pixels(torch.cat(seen))
+        target = pair.described(image)
+    trio = pair if isinstance(pair, Trio) else None
+    given = {"image": image, "changed": None if trio is None else changed, "penalty": penalty}
+    seen = {name: value for name, value in given.items() if value is not None}
     # One pass for all: a batch of three costs less than three of one.
-    trunk = trio.student.trunk(pixels).split(len(image))
-    distance = (target - trio.student.of_teacher(trunk[0])) ** 2
+    pixels = pair.pixels(torch.cat(list(seen.values())))
+    trunk = dict(zip(seen, pair.student.trunk(pixels).split(len(image)), strict=True))
+    distance = (target - pair.student.of_teacher(trunk["image"])) ** 2
     (limit,) = quantiles(distance, [HARD])
     hard = distance[distance >= limit].mean()
-    outside = hard.new_zeros(())
+    outside = of_whole = of_student = hard.new_zeros(())
     if penalty is not None:
-        outside = (trio.student.of_teacher(trunk[2]) ** 2).mean()
-    whole = trio.autoencoder(pixels.split(len(image))[1])
-    return Losses(
-        hard,
-        outside,
-        ((trio.described(changed) - whole) ** 2).mean(),
-        ((whole - trio.student.of_autoencoder(trunk[1])) ** 2).mean(),
-    )
+        outside = (pair.student.of_teacher(trunk["penalty"]) ** 2).mean()
+    if trio is not None:
+        whole = trio.autoencoder(pixels[len(image) : 2 * len(image)])
+        of_whole = ((trio.described(changed) - whole) ** 2).mean()
+        of_student = ((whole - trio.student.of_autoencoder(trunk["changed"])) ** 2).mean()
+    return Losses(hard, outside, of_whole, of_student)
 
 
 def change_colours(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -175,7 +202,7 @@ def drawing(*key: int) -> torch.Generator:
 
 
 class Plan(NamedTuple):
-    """How a trio is trained."""
+    """How a student is trained."""
 
     steps: int = PUBLISHED_STEPS
     batch: int = 1
@@ -195,7 +222,7 @@ class Fit:
 
     def __init__(
         self,
-        trio: Trio,
+        pair: Pair,
         images: Tensor,
         targets: Tensor | None,
         plan: Plan,
@@ -203,13 +230,12 @@ class Fit:
         penalty: Callable[[int], Tensor] | None = None,
         device: str = "cpu",
     ) -> None:
-        self.trio = trio.to(device).to(memory_format=torch.channels_last)
+        self.pair = pair.to(device).to(memory_format=torch.channels_last)
         self.done = 0
         self._images, self._targets, self._penalty = images, targets, penalty
         self._plan, self._seed, self._device = plan, seed, torch.device(device)
-        learned = [*trio.student.parameters(), *trio.autoencoder.parameters()]
         self._optimiser = torch.optim.Adam(
-            learned, lr=plan.learning_rate, weight_decay=plan.weight_decay
+            pair.learned.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
         )
 
     @property
@@ -236,19 +262,19 @@ class Fit:
         penalty = None if self._penalty is None else self._penalty(number).to(self._device)
         target = None
         if self._targets is not None:
-            target = self.trio.normalised(self._targets[rows].to(self._device).float())
-        self.trio.train()
-        self.trio.teacher.eval()
+            target = self.pair.normalised(self._targets[rows].to(self._device).float())
+        self.pair.train()
+        self.pair.teacher.eval()
         devices = [0] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             # Dropout draws from torch's own generator.
             torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
             with torch.autocast(self._device.type, torch.bfloat16, enabled=plan.bf16):
-                found = losses(self.trio, image, changed, penalty, target)
+                found = losses(self.pair, image, changed, penalty, target)
             self._optimiser.zero_grad()
             sum(found).backward()
         self._optimiser.step()
-        self.trio.eval()
+        self.pair.eval()
         values = Losses(*torch.stack([value.detach().float() for value in found]).tolist())
         if not all(value < float("inf") for value in values):
             raise ModelError(f"step {number + 1}: the loss is no finite number: {values}")
@@ -268,36 +294,31 @@ class Fit:
         """Return everything that `resume` needs to go on as if nothing had happened."""
         return {
             "done": self.done,
-            "student": self.trio.student.state_dict(),
-            "autoencoder": self.trio.autoencoder.state_dict(),
+            "learned": self.pair.learned.state_dict(),
             "optimiser": self._optimiser.state_dict(),
         }
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.done = state["done"]
-        self.trio.student.load_state_dict(state["student"])
-        self.trio.autoencoder.load_state_dict(state["autoencoder"])
+        self.pair.learned.load_state_dict(state["learned"])
         self._optimiser.load_state_dict(state["optimiser"])
 
 
-class MapScale(NamedTuple):
-    """Quantiles of both maps over held-out good images: 0.9 becomes 0, 0.995 becomes 0.1."""
-
-    local: tuple[float, float]
-    whole: tuple[float, float]
+# Of each map over held-out good images, its quantiles 0.9, which becomes 0, and 0.995, 0.1.
+MapScale = tuple[tuple[float, float], ...]
 
 
-def measure_maps(trio: Trio, images: Sequence[Tensor]) -> MapScale:
+def measure_maps(pair: Pair, images: Sequence[Tensor]) -> MapScale:
     """Measure the maps of held-out good images, before any padding."""
     with torch.inference_mode():
-        maps = [trio.maps(image.to(trio.mean.device)) for image in images]
+        maps = [pair.maps(image.to(pair.mean.device)) for image in images]
     found = []
-    for name, parts in zip(("teacher", "autoencoder"), zip(*maps, strict=True), strict=True):
+    for name, parts in zip(("teacher", "autoencoder"), zip(*maps, strict=True), strict=False):
         low, high = quantiles(torch.cat([part.flatten() for part in parts]), [0.9, 0.995])
         if not high > low:
             raise ModelError(
                 f"the maps of student and {name} are flat: their quantiles are {low} and {high}"
             )
         found.append((low, high))
-    return MapScale(*found)
+    return tuple(found)
