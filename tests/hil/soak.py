@@ -92,6 +92,7 @@ class Soak:
         self._sheet_s = 1.0  # that the last sheet took
         self._events: list[dict[str, Any]] = []
         self._read_bytes = 0
+        self._sheets = 0
         template.init(self.workspace)
         subprocess.run(
             [sys.executable, str(Path(__file__).with_name("toy_models.py")), str(self.workspace)],
@@ -109,10 +110,11 @@ class Soak:
         self.cell.write_text(text.replace("timeout_s: 60", f"timeout_s: {AWAY_S}") + limits)
         self._station: subprocess.Popen[bytes] | None = None
 
-    def run(self, sheets: int, every: int) -> None:
-        """Inspect that many sheets, with a fault after about every so many of them."""
+    def run(self, sheets: int, every: int, minutes: float) -> None:
+        """Inspect that many sheets, or for so long, with a fault after about every so many."""
+        end = time.monotonic() + 60 * minutes
         self._recover(())
-        while self._laid() < sheets:
+        while self._laid() < sheets and time.monotonic() < end:
             self._inspect(min(sheets - self._laid(), 1 + int(self.random.expovariate(1 / every))))
             time.sleep(self.random.uniform(0, self._sheet_s))
             self._disturb(self.random.choice(FAULTS))
@@ -273,13 +275,15 @@ class Soak:
             time.sleep(0.01)
 
     def _laid(self) -> int:
-        return sum(event["event"] == "sheet" for event in self.events())
+        self.events()
+        return self._sheets
 
     def events(self) -> list[dict[str, Any]]:
         """Return what the journal says of sheets and lines; only what is new is read."""
         new, self._read_bytes = self.sim.journal_since(self._read_bytes)
         wanted = ("sheet", "sorted", "output")
         self._events += [event for event in new if event["event"] in wanted]
+        self._sheets += sum(event["event"] == "sheet" for event in new)
         return self._events
 
 
@@ -345,15 +349,22 @@ def _told(line: dict[str, Any] | None) -> str:
     return "accept" if line["accept"] else "reject" if line["reject"] else "none"
 
 
-def run(folder: Path, sheets: int, every: int, seed: int, speed: float = 100.0) -> dict[str, Any]:
-    """Inspect `sheets` sheets through faults; what must hold is asserted."""
+def run(
+    folder: Path,
+    sheets: int,
+    every: int,
+    seed: int,
+    speed: float = 100.0,
+    minutes: float = float("inf"),
+) -> dict[str, Any]:
+    """Inspect `sheets` sheets, or what comes in time, through faults; assert what must hold."""
     started = time.monotonic()
     photographs = folder / "photographs"
     means = write_sheets(photographs, sheets + sheets // 10 + 20, seed)
     with Simulator(folder, ["--sheets", str(photographs), "--speed", str(speed)]) as sim:
         soak = Soak(folder, sim, seed)
         try:
-            soak.run(sheets, every)
+            soak.run(sheets, every, minutes)
         finally:
             soak.close()
         result: dict[str, Any] = check(soak, means, photographs)
@@ -412,10 +423,11 @@ if __name__ == "__main__":
     options.add_argument("--every", type=int, default=20, help="sheets between faults, on average")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--speed", type=float, default=100.0, help="factor on the arm's motion")
+    options.add_argument("--minutes", type=float, default=float("inf"), help="end it then")
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
     place = Path(tempfile.mkdtemp(prefix="station-soak-"))  # stays where something did not hold
-    total = run(place, given.sheets, given.every, given.seed, given.speed)
+    total = run(place, given.sheets, given.every, given.seed, given.speed, given.minutes)
     shutil.rmtree(place)
     if given.json:
         sys.stdout.write(f"{json.dumps(total)}\n")
