@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +35,7 @@ from station.records.dataset import Dataset, after_of, read_image, read_record
 from station.records.sheet import pixels_sha256
 
 THRESHOLD = 0.5
+ACCEPT, REJECT = 0, 1  # lines of the cell file
 NOTICE_S = 8.0
 LATE_S = 6.0  # no sheet for so long: look whether it has stopped
 REACH_S = 60.0
@@ -311,6 +312,7 @@ def check(soak: Soak, means: list[float], photographs: Path) -> dict[str, int]:
     assert sorted_in_order == sorted(set(sorted_in_order)), "a sheet was told twice"
     found: Counter[str] = Counter()
     expected: Counter[str] = Counter()
+    lines = risen(soak.events())
     folders = Dataset(soak.workspace, "soak").folders()
     for number, folder in enumerate(folders):
         record = read_record(folder)
@@ -320,6 +322,12 @@ def check(soak: Soak, means: list[float], photographs: Path) -> dict[str, int]:
         assert int(count) == expected[run], f"{manifest.sheet}: the one before it is missing"
         of = {numbers[capture.pixels_sha256] for capture in manifest.captures}
         assert of <= {number}, f"{manifest.sheet}: of sheet {of}, not {number}"
+        right = {"accept": {ACCEPT}, "reject": {REJECT}}.get(str(manifest.verdict), set())
+        if outcome == "unknown":  # killed about when the line rose
+            assert lines[number] <= right, f"{manifest.sheet}: lines {lines[number]}"
+        else:
+            wanted = right if outcome == manifest.verdict else set()
+            assert lines[number] == wanted, f"{manifest.sheet}: {outcome}, lines {lines[number]}"
         line = told.get(number)
         if line is None:  # nothing was told of it: taken away by hand, or still there at the end
             assert number in soak.by_hand or number == len(folders) - 1, f"{number} was never told"
@@ -341,6 +349,18 @@ def check(soak: Soak, means: list[float], photographs: Path) -> dict[str, int]:
     assert printed == [name for name in names if name in set(printed)], "printed out of order"
     assert len(names) - len(printed) <= soak.kills, "a sheet was dropped without a word"
     return {"sheets": len(folders), **dict(sorted(found.items()))}
+
+
+def risen(events: list[dict[str, Any]]) -> defaultdict[int, set[int]]:
+    """Return which of the lines accept and reject rose while each sheet lay there."""
+    found: defaultdict[int, set[int]] = defaultdict(set)
+    there = -1
+    for event in events:
+        if event["event"] == "sheet":
+            there = event["sheet"]
+        elif event["event"] == "output" and event["value"] and event["line"] in (ACCEPT, REJECT):
+            found[there].add(event["line"])
+    return found
 
 
 def _told(line: dict[str, Any] | None) -> str:
