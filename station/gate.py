@@ -80,7 +80,7 @@ class Gate:
         status.check_ready(self._robot.device)
         present = bool(status.inputs >> self._lines.part_present & 1)
         if not present:
-            self._memory.unlink(missing_ok=True)
+            self._forget()
         return present
 
     def check_laid(self) -> None:
@@ -112,6 +112,12 @@ class Gate:
     def _remember(self) -> None:
         try:
             self._memory.touch()
+        except OSError as error:
+            raise DatasetError(f"{self._memory}: {error.strerror}") from error
+
+    def _forget(self) -> None:
+        try:
+            self._memory.unlink(missing_ok=True)
         except OSError as error:
             raise DatasetError(f"{self._memory}: {error.strerror}") from error
 

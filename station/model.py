@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from station.model_card import WEIGHTS, ModelCard, load_card
 from station.records.sheet import Image, Prediction
 from station.worker import Worker, WorkerError
 
+SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory
 CACHE = Path("run", "openvino")  # what OpenVINO converted, by the hash of the weights
 # Importing torch on a busy machine takes many seconds, compiling a large network as many again.
 START_DEADLINE_S = 120.0
@@ -106,7 +108,14 @@ class Model:
             self._pixels = None
             try:
                 self._pixels = SharedMemory(create=True, size=size)
+                # Made, it has its size but no pages: a full /dev/shm would end this process later.
+                with (SHARED / self._pixels.name).open("rb+") as pages:
+                    os.posix_fallocate(pages.fileno(), 0, size)
             except OSError as error:
+                if self._pixels is not None:
+                    self._pixels.close()
+                    self._pixels.unlink()
+                    self._pixels = None
                 raise ModelError(
                     f"model {self._name}: no shared memory for {size} bytes "
                     f"({error.strerror or error}): look at /dev/shm and at ulimit -f"

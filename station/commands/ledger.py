@@ -171,12 +171,19 @@ def _apply(dataset: Dataset, ledger: Ledger, planned: Plan, policy: Retention) -
 
 def _mark(workspace: Path, ledger: Ledger, rows: list[dict[str, Any]], name: str) -> int:
     marked = 0
+    damaged = []
     for row in rows:
         folder = workspace / row["folder"]
-        if not folder.is_dir() or after_of(read_record(folder)).exported:
+        try:
+            if not folder.is_dir() or after_of(read_record(folder)).exported:
+                continue
+            Dataset(workspace, row["recipe"], ledger).note(folder, "exported", why=name)
+        except DatasetError as error:
+            damaged.append(error)
             continue
-        Dataset(workspace, row["recipe"], ledger).note(folder, "exported", why=name)
         marked += 1
+    if damaged:
+        raise DatasetError(f"{damaged[0]}; {marked} others are marked, {len(damaged)} are not")
     return marked
 
 
