@@ -94,7 +94,10 @@ def export(args: argparse.Namespace) -> int:
         rows = _rows(ledger, args.kind, found)
         write = table.to_csv if args.csv else table.to_parquet
         entry = write_durably(out, write(rows, table.columns(args.kind)))
-        marked = _mark(workspace_of(args), ledger, found, out.name) if args.mark else 0
+        # What has no row in the file is not exported: retention may thin what is.
+        written = {row["sheet"] for row in rows}
+        whole = [row for row in found if row["sheet"] in written]
+        marked = _mark(workspace_of(args), ledger, whole, out.name) if args.mark else 0
     told = {"file": str(out), "rows": len(rows), "sha256": entry.sha256, "marked": marked}
     show.values(told, as_json=args.json)
     return 0

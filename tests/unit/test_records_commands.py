@@ -189,6 +189,8 @@ def test_keep_export_and_retention_play_together(
     assert told_of["to_thin"] == 0
     assert told_of["stays: not exported yet"] == told_of["stays: kept by a person"] == 1
 
+    _, out, _ = run(capsys, "export", "--csv", "none.csv", "--shadow", "--mark", "--json")
+    assert (rows(out)[0]["rows"], rows(out)[0]["marked"]) == (0, 0), "no shadow, no row, no mark"
     _, out, _ = run(capsys, "export", "--csv", "out.csv", "--mark", "--json")
     assert rows(out)[0]["marked"] == 4
     _, out, _ = run(capsys, "retention", "--recipe", RECIPE, "--json")
