@@ -20,6 +20,7 @@ from station.errors import (
     DeviceError,
     DeviceTimeout,
     ModelError,
+    SheetGone,
     StationError,
 )
 from station.golden import Predictor
@@ -110,6 +111,8 @@ def inspect(
                 if inspected.error is None:
                     try:
                         leave_sheet(run)
+                    except SheetGone as error:
+                        inspected = _take_back(run, inspected, error)
                     except BaseException as error:  # noqa: BLE001 - raised once the sheet is told
                         inspected = inspected._replace(error=error)
             yield inspected
@@ -169,6 +172,7 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
     try:
         target = run.dataset.record_inspection(folder, manifest)
         if run.job.signals:
+            run.cell.gate.check_laid()  # to write the record took a moment
             told = "unknown"  # whatever fails from here on, a line may be high
             run.cell.gate.sort(verdict)
             told = verdict.value
@@ -261,6 +265,14 @@ def _note_told(run: Run, place: Path, told: Outcome, why: str | None = None) -> 
         run.dataset.note(place, "signalled", outcome=told, why=why)
     except StationError as error:
         log.error("sheet.told_unrecorded", told=told, reason=_reason(error))
+
+
+def _take_back(run: Run, inspected: Inspected, error: SheetGone) -> Inspected:
+    """The line reads the verdict when busy falls; it was lowered before, so none was told."""
+    if run.job.signals:
+        log.error("sheet.taken_back", told=inspected.told, reason=str(error))
+        _note_told(run, inspected.folder, "none", str(error))
+    return inspected._replace(error=error, told="none")
 
 
 def _manifest(

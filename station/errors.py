@@ -7,6 +7,7 @@ StationError                                                       exit 1
 │   ├── DeviceNotFound    nothing answers at that address or serial
 │   ├── DeviceTimeout     an answer came too late or not at all
 │   │   └── SheetAwaited      no sheet came, or none was taken away
+│   ├── SheetGone         it was taken away while it was worked on
 │   ├── DeviceLost        it was there, and answers again only once opened anew
 │   ├── IncompleteFrame   a damaged picture, or one nobody asked for
 │   ├── UnfitPicture      whole, but black, overexposed, out of focus or the
@@ -88,6 +89,10 @@ class SheetAwaited(DeviceTimeout):
     def __init__(self, device: str, problem: str, advice: str, *, present: bool) -> None:
         super().__init__(device, problem, advice)
         self.present = present
+
+
+class SheetGone(DeviceError):
+    """The sheet was taken away while it was worked on; what lies there now is another one."""
 
 
 class DeviceLost(DeviceError):

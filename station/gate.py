@@ -4,6 +4,8 @@ part-present (in)  a sheet lies on the table
 busy (out)         the station works on it; the arm moves only while this is high
 accept, reject     the verdict, from recorded until part-present falls; both low is none
 
+A sheet counts as gone once part-present was low at any time since it was laid, be it high again.
+
 run/sheet          exists from busy's rise until part-present was seen low: a sheet that was begun
                    and never seen to leave is not taken for a new one, whatever ended in between
 """
@@ -17,12 +19,13 @@ from pathlib import Path
 
 from station.config import Lines
 from station.devices import Robot
-from station.errors import DatasetError, DeviceError, SheetAwaited
+from station.errors import DatasetError, SheetAwaited, SheetGone
 from station.records.sheet import Verdict
 
 POLL_S = 0.02
 OUTPUT_S = 1.0
 PULSE_S = 0.2  # longer than a PLC's cycle
+STEADY_S = 0.05  # a sheet lies there once the sensor has not bounced for so long
 
 
 # Asks a person for a sheet; stops where the event is set, and calls the second meanwhile, which
@@ -46,6 +49,8 @@ class Gate:
         self._timeout_s = timeout_s
         self._memory = memory
         self._ask = ask
+        self._falls: int | None = None  # of part-present, when the sheet lay there
+        self._since = 0.0
 
     def reset(self, stop: threading.Event) -> None:
         """Lower every line before the first sheet.
@@ -62,31 +67,29 @@ class Gate:
             time.sleep(PULSE_S)
         self._clear()
         if begun:
-            self._wait_present(False, stop)
+            self._wait(lambda: not self.present(), stop, present=False)
 
     def wait_for_sheet(self, stop: threading.Event) -> bool:
         """Wait until a sheet lies there; False when asked to stop meanwhile."""
         if self._ask is not None:
             self._ask(stop, self._check_ready)
             return not stop.is_set()
-        return self._wait_present(True, stop)
+        return self._wait(self._lies_steadily, stop, present=True)
 
     def _check_ready(self) -> None:
         self._robot.status().check_ready(self._robot.device)
 
     def present(self) -> bool:
         """Tell whether a sheet lies there; raises where the robot has stopped."""
-        status = self._robot.status()
-        status.check_ready(self._robot.device)
-        present = bool(status.inputs >> self._lines.part_present & 1)
-        if not present:
-            self._forget()
-        return present
+        return self._look()[0]
 
     def check_laid(self) -> None:
-        """Raise where the sheet being worked on has gone: what lies there now is another one."""
-        if not self.present() and self._ask is None:
-            raise DeviceError(
+        """Raise where the sheet being worked on has gone, once its verdict is taken back."""
+        if self._gone() and self._ask is None:
+            self._robot.set_outputs(
+                {self._lines.accept: False, self._lines.reject: False}, OUTPUT_S
+            )
+            raise SheetGone(
                 f"part-present input {self._lines.part_present}",
                 "the sheet was taken away while it was worked on",
                 "leave a sheet until busy falls; look at the sensor if nobody touched it",
@@ -104,10 +107,32 @@ class Gate:
 
     def release(self) -> None:
         """Let the sheet go; hold the verdict until it has gone, whoever asks to stop meanwhile."""
+        self.check_laid()
         self._robot.set_outputs({self._lines.busy: False}, OUTPUT_S)
         if self._ask is None:
-            self._wait_present(False, threading.Event())
+            self._wait(self._gone, threading.Event(), present=False)
+            self._forget()
             self._clear()
+
+    def _look(self) -> tuple[bool, int]:
+        """Return whether a sheet lies there, and how often part-present has fallen."""
+        status = self._robot.status()
+        status.check_ready(self._robot.device)
+        present = bool(status.inputs >> self._lines.part_present & 1)
+        if not present:
+            self._forget()
+        return present, status.falls[self._lines.part_present]
+
+    def _lies_steadily(self) -> bool:
+        present, falls = self._look()
+        if not present or falls != self._falls:
+            self._falls, self._since = falls, time.monotonic()
+        return present and time.monotonic() - self._since >= STEADY_S
+
+    def _gone(self) -> bool:
+        """Tell whether the sheet has gone, though another one may lie in its place."""
+        present, falls = self._look()
+        return not present or self._falls not in (None, falls)
 
     def _remember(self) -> None:
         try:
@@ -129,18 +154,18 @@ class Gate:
         # Lines fall before any rises, so that accept and reject are never high together.
         self._robot.set_outputs(dict(sorted(wanted.items(), key=lambda line: line[1])), OUTPUT_S)
 
-    def _wait_present(self, wanted: bool, stop: threading.Event) -> bool:
+    def _wait(self, done: Callable[[], bool], stop: threading.Event, *, present: bool) -> bool:
         end = time.monotonic() + self._timeout_s
         while not stop.is_set():
-            if self.present() == wanted:
+            if done():
                 return True
             if time.monotonic() > end:
-                state = "appeared" if wanted else "was taken away"
+                state = "appeared" if present else "was taken away"
                 raise SheetAwaited(
                     f"part-present input {self._lines.part_present}",
                     f"no sheet {state} within {self._timeout_s:g} s",
-                    "check the feeder and the sensor" if wanted else "take the sheet away by hand",
-                    present=wanted,
+                    "check the feeder and the sensor" if present else "take the sheet away by hand",
+                    present=present,
                 )
             time.sleep(POLL_S)
         return False

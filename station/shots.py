@@ -96,8 +96,7 @@ def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> Taken:
     started = time.perf_counter()
     if previous.setup != shot.setup:
         for pose in travel(previous, shot):
-            run.cell.gate.check_laid()  # hands may be where a sheet was taken away
-            _go_on(pose, run)
+            _travel(pose, run)
     run.cell.gate.check_laid()
     status = run.cell.motion.go(
         shot.pose,
@@ -125,7 +124,7 @@ def leave_sheet(run: Run) -> None:
 def return_above(run: Run) -> None:
     """Travel from the last shot to above the first setup, where every sheet begins."""
     for pose in travel(run.shots[-1], run.shots[0]):
-        _go_on(pose, run)
+        _travel(pose, run)
 
 
 def retreat(cell: Cell, recipe: Recipe, stop: threading.Event, *, dry_run: bool) -> None:
@@ -165,6 +164,11 @@ def _expose(run: Run) -> tuple[Frame, tuple[str, ...]]:
             log.warning("shot.retried", problem=str(error), tries=len(problems))
         else:
             return frame, tuple(problems)
+
+
+def _travel(pose: Pose, run: Run) -> None:
+    run.cell.gate.check_laid()  # hands may be where a sheet was taken away
+    _go_on(pose, run)
 
 
 def _go_on(pose: Pose, run: Run) -> None:

@@ -18,6 +18,7 @@ from station.records.sheet import Frame
 from station.strict import Location, dotted, first_problem
 
 MAY_MOVE = {"normal", "reduced"}  # safety modes
+INPUTS = 8
 
 
 class RobotStatus(NamedTuple):
@@ -34,6 +35,8 @@ class RobotStatus(NamedTuple):
     outputs: int
     age_s: float
     remote: bool = True  # false only where the pendant has taken remote control away
+    falls: tuple[int, ...] = (0,) * INPUTS
+    """How often each digital input has fallen since connecting: also while nobody asked."""
 
     def check_ready(self, device: str) -> None:
         """Raise RobotStopped where the arm could not be moved now, with the place it stands at."""

@@ -76,9 +76,8 @@ class Server:
             self._link.pendant.watch()
 
     def idle(self) -> None:
-        """Between requests: keep the controller's watchdog quiet while the parent is alive."""
-        self._link.look()
-        self._link.kick()
+        """Between requests: note inputs that fall; watchdog quiet while the parent is alive."""
+        self._link.attend()
 
     @_translated
     def info(self) -> RobotInfo:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from rtde_receive import RTDEReceiveInterface
 
-from station.devices import RobotStatus
+from station.devices import INPUTS, RobotStatus
 from station.devices.ur import dashboard
 from station.errors import DeviceTimeout
 from station.geometry import Pose
@@ -49,12 +49,14 @@ class Link:
     def __init__(self, host: str, device: str) -> None:
         self._host = host
         self.device = device
-        self.pendant = Pendant(host, device, self.kick)
+        self.pendant = Pendant(host, device, self.attend)
         self.quiet_watchdog: Callable[[], object] | None = None
         """Keeps the controller's watchdog quiet; None while this link only reads."""
         self._receive = RTDEReceiveInterface(host, variables=_VARIABLES)
         self.stamp = -1.0  # the controller's time in the newest state that was looked at
         self._changed = time.monotonic()
+        self._inputs = 0
+        self._falls = [0] * INPUTS
         self._parent = os.getppid()
 
     def watch(self) -> None:
@@ -83,10 +85,11 @@ class Link:
             program_running=receive.getRuntimeState() == _PLAYING,
             steady=_steady(receive.getActualQd()),
             speed_slider=receive.getTargetSpeedFraction(),
-            inputs=receive.getActualDigitalInputBits(),
+            inputs=self._inputs,
             outputs=receive.getActualDigitalOutputBits(),
             age_s=age_s,
             remote=self.pendant.remote,
+            falls=tuple(self._falls),
         )
 
     def status_from_now(self) -> RobotStatus:
@@ -105,12 +108,21 @@ class Link:
         return float(self._receive.getPayload())
 
     def look(self) -> float:
-        """Note the stream's timestamp; return seconds since it last advanced."""
+        """Note the stream's timestamp and what fell; return seconds since it last advanced."""
         stamp = self._receive.getTimestamp()
         now = time.monotonic()
         if stamp != self.stamp:
             self.stamp, self._changed = stamp, now
+        inputs = self._receive.getActualDigitalInputBits()
+        for line in range(INPUTS):
+            self._falls[line] += (self._inputs & ~inputs) >> line & 1
+        self._inputs = inputs
         return now - self._changed
+
+    def attend(self) -> None:
+        """Whatever else is done: miss no input that falls, and keep the watchdog quiet."""
+        self.look()
+        self.kick()
 
     def kick(self) -> None:
         """Keep the controller's watchdog quiet, while the parent lives."""

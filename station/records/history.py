@@ -108,7 +108,8 @@ def read(folder: Path, manifest_sha256: str) -> tuple[list[Event], list[str]]:
 
 def after(manifest_verdict: Verdict | None, silent: bool, events: Sequence[Event]) -> After:
     """Sum up a sheet's events; where nothing was to be told, nothing needs an event."""
-    told = next((e for e in events if e.event == "signalled"), None)
+    # The last one counts: a verdict is taken back where its sheet goes before busy falls.
+    told = next((e for e in reversed(events) if e.event == "signalled"), None)
     holds = [e.event for e in events if e.event in {"kept", "released"}]
     return After(
         outcome=told.outcome

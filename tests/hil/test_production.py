@@ -28,6 +28,7 @@ from station_process import (
 )
 
 from station import control
+from station.records.dataset import after_of, read_record
 
 RETREAT_M_S = 0.03
 LOW = "0.02 -0.44 0.27"
@@ -224,6 +225,62 @@ def test_neither_another_recipe_nor_another_sheet_slips_in(running: Running) -> 
     *_, (_, last) = _records(station)
     assert (last.verdict, last.complete) == ("none", False)
     assert accepted(station) == 2
+
+
+def exchange_sheet(station: Station) -> None:
+    """Somebody takes the sheet away and lays another, while the arm is on its way."""
+    assert station.sim.send("state")["moving"]
+    station.sim.send("input 0 0")
+    time.sleep(0.1)
+    station.sim.send("input 0 1")
+    assert station.sim.send("state")["moving"], "nobody was to look between two moves"
+
+
+@pytest.mark.bad_input("089-sheet-exchanged-on-the-way-between-two-setups")
+def test_a_sheet_exchanged_within_one_move_has_no_verdict(running: Running) -> None:
+    station = running.station
+    station.sim.send("slider 0.02")
+    running.go("clear", "reset", "start")
+    wait_until(lambda: len(station.journal("picture")) and station.sim.send("state")["moving"])
+    exchange_sheet(station)
+    count = len(station.moves())
+    running.reach("aborted")
+    assert "the sheet was taken away while it was worked on" in running.reason()
+    assert len(station.moves()) == count, "no further move"
+    ((_, last),) = _records(station)
+    assert last.verdict == "none"
+    assert accepted(station) == 0
+
+
+@pytest.mark.bad_input("089-sheet-exchanged-after-its-verdict")
+def test_a_sheet_exchanged_on_the_way_back_is_not_sorted_with_the_verdict_of_the_one_before(
+    running: Running,
+) -> None:
+    station = running.station
+    station.sim.send("slider 0.02")
+    running.go("clear", "reset")
+    before = len(station.journal("sorted"))
+    running.go("start")
+    wait_until(lambda: accepted(station) and station.sim.send("state")["moving"], 60.0)
+    exchange_sheet(station)
+    count = len(station.moves())
+    running.reach("aborted")
+    assert "the sheet was taken away while it was worked on" in running.reason()
+    assert len(station.moves()) == count, "no further move"
+    levels = [(e["line"], e["value"]) for e in station.journal("output")]
+    assert levels[-1] == (ACCEPT, False)
+    assert (BUSY, False) not in levels[levels.index((BUSY, True)) :], "busy has not fallen"
+    assert len(station.journal("sorted")) == before
+    ((folder, last),) = _records(station)
+    assert last.verdict == "accept"
+    after = after_of(read_record(folder))
+    assert after.outcome == "none"
+    assert running.ask("status")["sheets"] == {"accept": 0, "reject": 0, "none": 1}
+
+    station.sim.send("slider 1")
+    running.go("clear", "reset")
+    (sorted_,) = station.journal("sorted")[before:]
+    assert (sorted_["accept"], sorted_["reject"]) == (False, False), "it was not inspected"
 
 
 def test_a_client_that_sends_too_much_or_nothing_disturbs_nobody(running: Running) -> None:

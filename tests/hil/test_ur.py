@@ -115,7 +115,7 @@ def test_the_controller_is_asked_where_joints_lead(shared: UrRobot) -> None:
 
 def test_a_second_station_is_refused(shared: UrRobot, calm: Simulator) -> None:
     error = refused(Settings(host=calm.address))
-    assert "in use" in str(error)
+    assert "another program or a fieldbus holds the registers" in str(error)
     shared.move(START, 0.5, 1.2, 10.0)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from station.config import Box, KeepOut, MotionLimits
-from station.devices import RobotInfo, RobotStatus
+from station.devices import INPUTS, RobotInfo, RobotStatus
 from station.errors import DeviceError, DeviceTimeout
 from station.geometry import Pose
 from station.kinematics import Joints, forward, inverse
@@ -26,7 +26,8 @@ class ArmDouble:
         self.joints = joints
         self.safety = "normal"
         self.slider = 1.0
-        self.inputs = 0
+        self._inputs = 0
+        self._falls = [0] * INPUTS
         self.outputs = 0
         self.moves: list[tuple[Pose, float, float, float]] = []
         self.lines: list[int] = []
@@ -36,6 +37,16 @@ class ArmDouble:
         self.on_output: Callable[[int], None] = lambda _: None
 
     device = "robot"
+
+    @property
+    def inputs(self) -> int:
+        return self._inputs
+
+    @inputs.setter
+    def inputs(self, inputs: int) -> None:
+        for line in range(INPUTS):
+            self._falls[line] += (self._inputs & ~inputs) >> line & 1
+        self._inputs = inputs
 
     def info(self) -> RobotInfo:
         return RobotInfo("3.15", TCP, 1.2)
@@ -53,6 +64,7 @@ class ArmDouble:
             inputs=self.inputs,
             outputs=self.outputs,
             age_s=0.0,
+            falls=tuple(self._falls),
         )
 
     def move(

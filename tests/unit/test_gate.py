@@ -11,7 +11,8 @@ import pytest
 from arm_double import ArmDouble
 
 from station.config import Lines
-from station.errors import DeviceError, DeviceTimeout, RobotStopped, SheetAwaited
+from station.devices import RobotStatus
+from station.errors import DeviceTimeout, RobotStopped, SheetAwaited, SheetGone
 from station.gate import Gate
 from station.records.sheet import Verdict
 
@@ -218,7 +219,7 @@ def test_what_was_awaited_in_vain_is_told(gate: Gates, present: bool) -> None:
     arm = ArmDouble()
     arm.inputs = 0 if present else PRESENT
     with pytest.raises(SheetAwaited) as caught:
-        gate(arm)._wait_present(present, FREE)
+        gate(arm).wait_for_sheet(FREE) if present else gate(arm).release()
     assert caught.value.present is present
 
 
@@ -229,8 +230,71 @@ def test_a_sheet_that_goes_while_it_is_worked_on_is_an_error(gate: Gates) -> Non
     gate(arm).begin()
     gate(arm).check_laid()
     arm.inputs = 0
-    with pytest.raises(DeviceError, match="input 3: the sheet was taken away while it was worked"):
+    with pytest.raises(SheetGone, match="input 3: the sheet was taken away while it was worked"):
         gate(arm).check_laid()
+
+
+@pytest.mark.bad_input("089-sheet-exchanged-between-two-looks")
+def test_a_sheet_exchanged_while_nobody_looked_is_gone(gate: Gates) -> None:
+    arm = ArmDouble()
+    arm.inputs = PRESENT
+    one = gate(arm)
+    assert one.wait_for_sheet(FREE)
+    one.begin()
+    one.sort(Verdict.ACCEPT)
+    arm.inputs = 0
+    arm.inputs = PRESENT
+    with pytest.raises(SheetGone):
+        one.release()
+    assert arm.outputs == BUSY, "busy has not fallen, so the line has read no accept"
+    assert arm.lines[-1] == BUSY
+    with pytest.raises(SheetAwaited):
+        gate(arm).reset(FREE)  # what lies there was not inspected and goes as none
+    assert arm.outputs == 0
+
+
+def test_a_sheet_exchanged_at_once_is_a_new_one(gate: Gates) -> None:
+    """The line was fast: it took the sheet and laid the next between two looks."""
+    arm = ArmDouble()
+    arm.inputs = PRESENT
+    one = gate(arm)
+    assert one.wait_for_sheet(FREE)
+    one.begin()
+    one.sort(Verdict.ACCEPT)
+
+    def exchange(outputs: int) -> None:
+        if outputs == ACCEPT:
+            arm.inputs = 0
+            arm.inputs = PRESENT
+
+    arm.on_output = exchange
+    one.release()
+    assert arm.outputs == 0
+    one.reset(FREE)
+    assert one.wait_for_sheet(FREE)
+    one.begin()
+    one.check_laid()
+
+
+class Bouncing(ArmDouble):
+    """A sheet whose sensor falls between the first looks at it."""
+
+    left = 4
+
+    def status(self) -> RobotStatus:
+        if self.left:
+            self.left -= 1
+            self.inputs = 0
+            self.inputs = PRESENT
+        return super().status()
+
+
+def test_a_sensor_that_bounces_tells_of_one_sheet(gate: Gates) -> None:
+    arm = Bouncing()
+    one = gate(arm, 5.0)
+    assert one.wait_for_sheet(FREE)
+    assert not arm.left
+    one.check_laid()
 
 
 def test_a_manual_gate_has_no_line_to_tell_that_a_sheet_has_gone(tmp_path: Path) -> None:

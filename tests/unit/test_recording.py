@@ -20,7 +20,7 @@ from station.collect import Collector, Taken
 from station.config import CellConfig, Driver, Lens, Lines, LoadedCell
 from station.cycle import Inspected, Judging
 from station.devices import Camera, RobotStatus
-from station.errors import DatasetError, DeviceError, StationError
+from station.errors import DatasetError, DeviceError, SheetGone, StationError
 from station.gate import Gate
 from station.motion import MotionGuard
 from station.recipe import HIGHEST, LoadedRecipe, Recipe, Setup
@@ -381,4 +381,22 @@ def test_every_sheet_of_a_run_is_one_link_of_the_chain(bench: Bench) -> None:
     assert error is None
     assert [sheet.outcome for sheet in found] == ["accept"] * 4
     assert bench.risen == [ACCEPT] * 4
+    assert bench.problems() == []
+
+
+@pytest.mark.bad_input("089-sheet-gone-after-its-verdict")
+def test_an_accept_is_taken_back_where_its_sheet_goes_before_busy_falls(bench: Bench) -> None:
+    def exchange(_: int) -> None:
+        bench.arm.inputs = 0
+        bench.arm.inputs = PRESENT
+
+    bench.on_rise = exchange
+    (inspected,), error = bench.inspect(sheets=2)
+    assert isinstance(error, SheetGone)
+    assert bench.arm.outputs == BUSY, "accept fell, busy did not"
+    assert (inspected.outcome, inspected.told) == ("none", "none")
+    assert after_of(read_record(inspected.folder)).outcome == "none"
+    row = bench.ledger.row_of(inspected.manifest.sheet)
+    assert row is not None
+    assert (row["verdict"], row["outcome"]) == ("accept", "none")
     assert bench.problems() == []
