@@ -127,6 +127,8 @@ def capture(
     cell: Cell, job: Job, labels: Labels, dataset: Dataset, sheets: int
 ) -> Iterator[Progress | Manifest]:
     """Photograph sheets for the dataset; yields each shot, for progress, and each manifest."""
+    for manifest in dataset.finish_captures():
+        log.warning("capture.finished", sheet=manifest.sheet, label=manifest.label)
     for folder in dataset.leftovers("capture"):
         log.warning(
             "capture.left_unfinished", folder=str(folder), advice="look, then move or delete it"

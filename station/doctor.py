@@ -33,6 +33,7 @@ RMEM_BYTES = 33_554_432
 USBFS_MB = 1000
 OPEN_FILES = 1024
 MEMORY_GB = 4.0  # a model's child may take as much
+SHARED_MB = 64.0  # a colour picture of 5 megapixels takes 15
 FSYNC_WARN_MS, FSYNC_FAIL_MS = 20.0, 200.0  # three pictures, a manifest, a row: some ten of them
 FSYNCS = 9
 PICTURE_BYTES = 300_000
@@ -133,6 +134,13 @@ def memory(root: Path) -> Iterator[Finding]:
             "ok" if enough else "warn",
             f"{gb:.1f} GB of memory available",
             "" if enough else f"end other programs; a model may take {MEMORY_GB:g} GB",
+        )
+    shared = root / "dev/shm"
+    if shared.is_dir() and (mb := free(shared).gb * 1000) < SHARED_MB:
+        yield Finding(
+            "warn",
+            f"{mb:.0f} MB free in /dev/shm: pictures are handed to the model there",
+            "look what lies there; in a container give it more (docker run --shm-size=1g)",
         )
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < OPEN_FILES:

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
 from station.config import Lines
 from station.devices import Robot
 from station.errors import DatasetError, SheetAwaited, SheetGone
@@ -27,6 +29,8 @@ OUTPUT_S = 1.0
 PULSE_S = 0.2  # longer than a PLC's cycle
 STEADY_S = 0.05  # a sheet lies there once the sensor has not bounced for so long
 
+
+log = structlog.get_logger()
 
 # Asks a person for a sheet; stops where the event is set, and calls the second meanwhile, which
 # raises where the robot has stopped. None where a line tells of sheets.
@@ -62,6 +66,10 @@ class Gate:
         lines = (self._lines.busy, self._lines.accept, self._lines.reject)
         told = any(outputs >> line & 1 for line in lines)
         begun = self._ask is None and (told or self._memory.exists()) and self.present()
+        if begun:
+            log.warning(
+                "gate.sheet_let_go", outcome="none", reason="it was begun before this start"
+            )
         if begun and not told:
             self.begin()  # the line takes a sheet when busy falls, and may be waiting for that
             time.sleep(PULSE_S)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import cv2
 import numpy as np
 
+from station.decode import decode_file
 from station.errors import ModelError
 from station.records.sheet import Image, Precision, Prediction
 
@@ -69,10 +69,9 @@ def score_golden(
 
 def read_golden(path: Path) -> Image:
     """Read a golden image."""
-    try:
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    except cv2.error:  # more pixels than OpenCV takes
-        pixels = None
+    pixels = decode_file(path)
     if pixels is None:
         raise ModelError(f"{path}: golden image missing or unreadable")
-    return np.asarray(pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1]))
+    return np.asarray(
+        pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1]), pixels.dtype
+    )

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from station.errors import DatasetError, ProductionLocked
 from station.recipe import LoadedRecipe
@@ -46,7 +46,7 @@ class Answer(Strict):
 class Release(Strict):
     """An engineer's decision after a wrong answer."""
 
-    at: datetime
+    at: AwareDatetime
     who: str
     why: str
 
@@ -54,7 +54,7 @@ class Release(Strict):
 class Check(Strict):
     """One check of a recipe's reference sheets, as far as it has come."""
 
-    at: datetime
+    at: AwareDatetime
     basis: Basis
     wanted: int
     answers: tuple[Answer, ...] = ()

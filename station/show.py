@@ -245,7 +245,7 @@ def _unsignalled(sheet: Inspected) -> list[str]:
     """Say where the lines told less than was judged, so that nobody counts on it."""
     if sheet.outcome == sheet.manifest.verdict:
         return []
-    line = "may have risen" if sheet.told == "unknown" else "did not rise"
+    line = "may have risen" if sheet.told == "unknown" else "did not rise, or was taken back"
     return [f"judged {sheet.manifest.verdict}, but the line {line}: {sheet.error}"]
 
 

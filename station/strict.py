@@ -210,6 +210,7 @@ WORDS = {
     "less_than": "a number below {lt:g} is needed",
     "less_than_equal": "a number up to {le:g} is needed",
     "literal_error": "{expected} is expected",
+    "enum": "{expected} is expected",
 }
 
 

@@ -18,6 +18,13 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     sim.add_argument(
         "--speed", type=positive, default=1.0, metavar="X", help="factor on the arm's motion"
     )
+    sim.add_argument(
+        "--exchange",
+        type=positive,
+        default=0.3,
+        metavar="S",
+        help="seconds from busy's fall until the next sheet is laid",
+    )
     sim.add_argument("--seed", type=seed, default=0, help="other seeds lay other sheets")
     sim.add_argument(
         "--defect-rate", type=share, default=0.4, metavar="P", help="share of defective sheets"

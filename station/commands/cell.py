@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import select
 import sys
 import termios
@@ -28,13 +29,13 @@ from station.commands.common import (
 )
 from station.config import LoadedCell
 from station.control import Control
-from station.errors import INTERRUPTED, ConfigError, StationError
+from station.errors import INTERRUPTED, ConfigError, ModelError, ProductionLocked, StationError
 from station.gate import Ask
 from station.image_quality import quality
 from station.model import open_model
 from station.model_card import ModelCard, load_card
 from station.production import Plant, Production
-from station.recipe import LoadedRecipe, doubt_about
+from station.recipe import LoadedRecipe, doubt_about, load_recipe
 from station.records.dataset import Dataset, next_boot, now, save_image
 from station.records.session import CaptureSession
 from station.records.sheet import Kind
@@ -135,20 +136,31 @@ def inspect(args: argparse.Namespace) -> int:
 
     basis = basis_of(recipe, cell, card)
     if args.sheets is not None and not args.dry_run:
-        _check_reference(workspace, recipe, basis)
+        locked = reference.why_locked(workspace, recipe, basis, now())
+        if locked is not None:
+            raise locked
 
     machine = Machine(Mode.DRY_RUN if args.dry_run else Mode.PRODUCE)
 
+    def why_locked() -> StationError | None:
+        locked = reference.why_locked(workspace, recipe, basis, now())
+        if locked is None or _basis_today(args, workspace, recipe.name) == basis:
+            return locked
+        return ProductionLocked(
+            f"recipe {recipe.name}: recipe, cell file or model has changed since this station was "
+            "started; end it and start it anew"
+        )
+
     def check_way() -> None:
         room.check_start()
-        _check_reference(workspace, recipe, basis)
+        if (locked := why_locked()) is not None:
+            raise locked
 
     machine.on_way_to_production = check_way
 
     def blocked() -> StationError | None:
-        if machine.mode is Mode.PRODUCE:
-            return room.why_not_next() or reference.why_locked(workspace, recipe, basis, now())
-        return room.why_not_next()
+        unlocked = machine.mode is not Mode.PRODUCE
+        return room.why_not_next() or (None if unlocked else why_locked())
 
     doubts: set[str] = set()
 
@@ -174,7 +186,9 @@ def inspect(args: argparse.Namespace) -> int:
         plant = Plant(
             recipe.recipe,
             dataset,
-            open_judging=lambda: open_judging(workspace, recipe, name, threshold, ledger),
+            open_judging=lambda: open_judging(
+                workspace, recipe, name, threshold, card.sha256, ledger
+            ),
             open_cell=lambda: open_devices(cell.config, workspace, ask_of(cell)),
             begin_job=lambda dry: job_of(workspace, recipe, cell, machine.finishing, dry_run=dry),
             show=tell,
@@ -199,11 +213,21 @@ def open_judging(
     recipe: LoadedRecipe,
     name: str,
     threshold: float,
+    sha256: str,
     ledger: Ledger | None = None,
 ) -> Iterator[cycle.Judging]:
-    """Open the recipe's model for as long as it judges; its shadow, where a ledger keeps that."""
+    """Open the recipe's model for as long as it judges; its shadow, where a ledger keeps that.
+
+    Raises where its weights are not those that were looked at before: what was found of them, by
+    the reference sheets above all, does not hold for others.
+    """
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(open_model(workspace, name, threshold=threshold))
+        if model.card.sha256 != sha256:
+            raise ModelError(
+                f"models/{name}: was replaced since this station was started; end it and start it "
+                "anew"
+            )
         shadow = None
         second = recipe.recipe.shadow_model
         if second is not None and ledger is not None:
@@ -237,10 +261,15 @@ def basis_of(recipe: LoadedRecipe, cell: LoadedCell, card: ModelCard) -> referen
     )
 
 
-def _check_reference(workspace: Path, recipe: LoadedRecipe, basis: reference.Basis) -> None:
-    locked = reference.why_locked(workspace, recipe, basis, now())
-    if locked is not None:
-        raise locked
+def _basis_today(args: argparse.Namespace, workspace: Path, name: str) -> reference.Basis | None:
+    """Return what a check made now would hold for; None where a file can no longer be read."""
+    try:
+        recipe = load_recipe(workspace, name)
+        return basis_of(
+            recipe, cell_of(args, workspace), load_card(workspace, judged_by(recipe)[0])
+        )
+    except StationError:
+        return None
 
 
 def check_model_input(recipe: LoadedRecipe, tiles: int) -> None:
@@ -265,9 +294,13 @@ def ask_of(cell: LoadedCell) -> Ask:
         while not stop.is_set():
             check_ready()
             ready, _, _ = select.select([sys.stdin], [], [], 0.1)
-            if ready and not sys.stdin.readline():
+            if not ready:
+                continue
+            # A byte at a time: what a reader kept of the next line, `select` would not see.
+            pressed = os.read(sys.stdin.fileno(), 1)
+            if not pressed:
                 raise ConfigError("gate: manual needs a keyboard; standard input is closed")
-            if ready:
+            if pressed == b"\n":
                 return
 
     return ask

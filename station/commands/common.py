@@ -56,6 +56,13 @@ def judged_by(recipe: LoadedRecipe) -> tuple[str, float]:
     return recipe.recipe.model, recipe.recipe.threshold
 
 
+def said(option: str, text: str) -> str:
+    """Return what a person said, one line of it, as records keep it."""
+    if not text.strip() or not text.isprintable():
+        raise ConfigError(f"{option}: one line of text is needed")
+    return text
+
+
 def check_out(out: Path | None) -> None:
     """Find out before the work is done that what it writes has no place."""
     if out is None:
@@ -110,18 +117,21 @@ def stopping(
             also.set()
         show.say(f"stopping once {what} under way is done; Ctrl-C again stops now")
 
-    def terminate(_signal: int, _frame: FrameType | None) -> None:
+    def terminate(number: int, _frame: FrameType | None) -> None:
         ignore_further()
         show.say(f"station: terminated; {lost}")
-        raise SystemExit(128 + signal.SIGTERM)
+        raise SystemExit(128 + number)
 
     def ignore_further() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in handlers:
             signal.signal(number, signal.SIG_IGN)
 
-    before = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, terminate)
+    handlers = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the terminal may go
+        handlers[signal.SIGHUP] = terminate
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
+        for number, handler in before.items():
+            signal.signal(number, handler)

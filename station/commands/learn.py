@@ -51,6 +51,7 @@ def train(args: argparse.Namespace) -> int:
     if folder is None or args.recipe is not None:
         recipe = load_recipe(workspace, args.recipe or active_recipe(workspace))
         folder = folder or workspace / "data" / recipe.name
+        Dataset(workspace, recipe.name).check_captures_finished()
     name = args.model or (recipe.name if recipe else folder.resolve().name)
     if not re.fullmatch(MODEL_PATTERN, f"{name}/1"):
         raise ConfigError(f"{folder}: {name!r} cannot be a model's name; choose one with --model")

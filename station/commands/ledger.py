@@ -11,7 +11,7 @@ from typing import Any
 
 from station import show
 from station.cell import station_lock
-from station.commands.common import cell_file_of, check_out, recipe_of, workspace_of
+from station.commands.common import cell_file_of, check_out, recipe_of, said, workspace_of
 from station.errors import ConfigError, DatasetError
 from station.recipe import Retention
 from station.records import table
@@ -79,7 +79,7 @@ def why(args: argparse.Namespace) -> int:
 def records(args: argparse.Namespace) -> int:
     """List inspected sheets."""
     with _ledger_of(args) as ledger:
-        rows = _rows(ledger, args.kind, ledger.rows(args.recipe, args.run))
+        rows = _rows(ledger, args.kind, _found(args, ledger))
     names = [column.name for column in table.columns(args.kind)]
     show.records(rows, names, as_json=args.json)
     return 0
@@ -90,7 +90,7 @@ def export(args: argparse.Namespace) -> int:
     out: Path = args.csv or args.parquet
     check_out(out)
     with _ledger_of(args) as ledger:
-        found = ledger.rows(args.recipe, args.run)
+        found = _found(args, ledger)
         rows = _rows(ledger, args.kind, found)
         write = table.to_csv if args.csv else table.to_parquet
         entry = write_durably(out, write(rows, table.columns(args.kind)))
@@ -112,6 +112,17 @@ def _rows(ledger: Ledger, kind: table.Kind, found: list[table.Row]) -> list[tabl
     return shots if kind == "shots" else table.of_shadow(shots, ledger.shadow_rows(sheets))
 
 
+def _found(args: argparse.Namespace, ledger: Ledger) -> list[table.Row]:
+    """Return the sheets that were asked for; a name that none has is taken for a slip."""
+    found = ledger.rows(args.recipe, args.run)
+    if not found and (args.recipe or args.run):
+        what = " and ".join(
+            f"{kind} {name!r}" for kind in ("recipe", "run") if (name := getattr(args, kind))
+        )
+        raise ConfigError(f"{ledger.name}: no inspected sheet of {what}")
+    return found
+
+
 def _ledger_of(args: argparse.Namespace) -> AbstractContextManager[Ledger]:
     workspace = workspace_of(args)
     return open_ledger(workspace, cell_file_of(args.cell, workspace).config.ledger)
@@ -120,14 +131,14 @@ def _ledger_of(args: argparse.Namespace) -> AbstractContextManager[Ledger]:
 def keep(args: argparse.Namespace) -> int:
     """Keep a sheet whole whatever the policy says, or release it."""
     workspace = workspace_of(args)
-    if not args.why.strip() or not args.why.isprintable():
-        raise ConfigError("--why: one line of text is needed")
+    why = said("--why", args.why)
+    who = user() if args.who is None else said("--who", args.who)
     folder = find(workspace, args.sheet)
     event: Any = "released" if args.release else "kept"
     with open_ledger(workspace, cell_file_of(args.cell, workspace).config.ledger) as ledger:
         dataset = Dataset(workspace, folder.parents[2].name, ledger)
-        dataset.note(folder, event, who=args.who or user(), why=args.why)
-        ledger.audit(f"sheet.{event}", args.sheet, args.why)
+        dataset.note(folder, event, who=who, why=why)
+        ledger.audit(f"sheet.{event}", args.sheet, why, who)
     print(f"{args.sheet}: {event}")
     return 0
 

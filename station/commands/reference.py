@@ -12,7 +12,15 @@ from station import reference as state
 from station import show
 from station.cell import open_cell
 from station.commands.cell import ask_of, basis_of, check_model_input, job_of, open_judging
-from station.commands.common import UNJUDGED, cell_of, judged_by, recipe_of, stopping, workspace_of
+from station.commands.common import (
+    UNJUDGED,
+    cell_of,
+    judged_by,
+    recipe_of,
+    said,
+    stopping,
+    workspace_of,
+)
 from station.config import LoadedCell
 from station.cycle import Inspected
 from station.errors import INTERRUPTED, ConfigError, ProductionLocked
@@ -58,7 +66,9 @@ class Bench(NamedTuple):
             stopping("the sheet", UNJUDGED) as stop,
             open_cell(self.cell.config, self.workspace, ask_of(self.cell)) as cell,
             open_ledger(self.workspace, self.cell.config.ledger) as ledger,
-            open_judging(self.workspace, self.recipe, self.model, self.threshold) as judging,
+            open_judging(
+                self.workspace, self.recipe, self.model, self.threshold, self.basis.model_sha256
+            ) as judging,
         ):
             dataset = Dataset(self.workspace, self.recipe.name, ledger)
             recover(dataset, ledger, self.cell.config.station)
@@ -146,11 +156,12 @@ def _show(bench: Bench, *, as_json: bool) -> int:
 def _release(args: argparse.Namespace) -> int:
     workspace = workspace_of(args)
     recipe, cell = recipe_of(args, workspace), cell_of(args, workspace)
-    if not args.why or not args.why.strip():
+    if not args.why:
         raise ConfigError("--release: needs --why TEXT, what was found and done")
-    who = args.who or user()
+    why = said("--why", args.why)
+    who = user() if args.who is None else said("--who", args.who)
     with open_ledger(workspace, cell.config.ledger) as ledger:
-        state.release(workspace, recipe.name, Release(at=now(), who=who, why=args.why))
-        ledger.audit("reference.released", f"recipe {recipe.name}", args.why, who)
+        state.release(workspace, recipe.name, Release(at=now(), who=who, why=why))
+        ledger.audit("reference.released", f"recipe {recipe.name}", why, who)
     show.say(f"released; judge the sheets again: `station reference --recipe {recipe.name}`")
     return 0

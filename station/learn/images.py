@@ -13,6 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from station.decode import decode
 from station.errors import DatasetError
 from station.records.sheet import Image
 
@@ -130,10 +131,7 @@ def read_image(path: Path) -> Loaded:
         raise DatasetError(f"{path}: empty file")
     if _cut_short(content):
         raise DatasetError(f"{path}: the file is cut short")
-    try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise DatasetError(f"{path}: not a readable image") from error
+    pixels = decode(content)
     if pixels is None:
         raise DatasetError(f"{path}: not a readable image")
     return Loaded(_to_rgb(pixels, path), hashlib.sha256(content).hexdigest())

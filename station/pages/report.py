@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from station.decode import decode_file
 from station.errors import DatasetError
 from station.heatmap import MAP_RANGE, colour_stops, map_over
 from station.intervals import clopper_pearson
@@ -216,10 +217,7 @@ def _card(row: Row, folders: dict[str, Path]) -> Card:
         return Card(row, "", "", "", "no picture was recorded")
     shot = f"{capture.setup}, shot {capture.shot}, score {plain_number(capture.score)}"
     # Only the name: a record must not reach outside its folder.
-    try:
-        picture = cv2.imread(str(folder / Path(capture.file).name), cv2.IMREAD_COLOR)
-    except cv2.error:  # more pixels than OpenCV takes
-        picture = None
+    picture = decode_file(folder / Path(capture.file).name, cv2.IMREAD_COLOR)
     if picture is None:
         return Card(row, shot, "", "", f"{capture.file} cannot be read")
     small = smaller(np.asarray(picture, np.uint8))

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from station.decode import decode_file
 from station.errors import DatasetError
 from station.records import history
 from station.records.history import After
@@ -34,6 +35,7 @@ from station.records.sheet import SHEET_PATTERN, Capture, FileEntry, Image, Mani
 from station.sheet_score import recorded
 
 MANIFEST = "manifest.json"
+LAST_BOOT = 999_999_999  # ids have room for nine digits
 
 Kind = Literal["capture", "inspection"]
 
@@ -129,7 +131,10 @@ class Dataset:
         return after
 
     def record_capture(self, folder: Path, manifest: Manifest) -> Path:
-        """Move a sheet's pictures into the tree, then write its manifest; return its path."""
+        """Move a sheet's pictures into the tree, then its manifest; return the manifest's path.
+
+        The manifest is written before anything is moved: what is interrupted can be finished.
+        """
         if manifest.label is None or manifest.split is None:
             raise DatasetError(f"{manifest.sheet}: a capture needs a label and a split")
         target = self._split(manifest) / manifest.label
@@ -137,6 +142,8 @@ class Dataset:
         try:
             target.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(folder / MANIFEST, _dump(manifest))
+            sync_folder(folder)
             for capture in manifest.captures:
                 if (folder / capture.file).exists():
                     (folder / capture.file).replace(target / capture.file)
@@ -173,7 +180,24 @@ class Dataset:
 
     def leftovers(self, kind: Kind) -> list[Path]:
         """Return folders of sheets that a killed process left unfinished."""
-        return sorted(path for path in (self._partial / kind).glob("*") if path.is_dir())
+        return sorted(filter(_is_record, (self._partial / kind).glob("*")))
+
+    def finish_captures(self) -> Iterator[Manifest]:
+        """Go on with what a killed process was moving into the tree; yields each such sheet."""
+        for folder in self.leftovers("capture"):
+            if (folder / MANIFEST).is_file():
+                manifest = read_manifest(folder / MANIFEST)
+                self.record_capture(folder, manifest)
+                yield manifest
+
+    def check_captures_finished(self) -> None:
+        """Raise where half of a sheet's pictures may be in the tree and half outside."""
+        for folder in self.leftovers("capture"):
+            if (folder / MANIFEST).is_file():
+                raise DatasetError(
+                    f"{folder}: its pictures were being moved into the tree when the process "
+                    "ended; the next `station capture` goes on with that"
+                )
 
     def span(self, folder: Path) -> tuple[datetime, datetime]:
         """Return when a leftover folder was first and last written to, as its files tell."""
@@ -185,6 +209,11 @@ class Dataset:
         for draft in folder.glob(".*.tmp"):
             draft.unlink()
         found = [path for path in sorted(folder.iterdir()) if path.name != MANIFEST]
+        for path in found:
+            if not path.is_file():
+                raise DatasetError(
+                    f"{path}: a folder among an unfinished sheet's files; move it elsewhere"
+                )
         return {path.name: describe(path) for path in found}
 
     def _last_record(self) -> str | None:
@@ -203,7 +232,7 @@ class Dataset:
             if path.exists():
                 raise DatasetError(
                     f"{path}: this sheet is already recorded; "
-                    "write the highest boot number used in data/ into run/boot"
+                    "remove run/boot, then the count goes on after the highest in data/"
                 )
 
 
@@ -234,18 +263,16 @@ def save_map(path: Path, anomaly_map: NDArray[np.float32]) -> FileEntry:
 
 def read_image(path: Path) -> Image:
     """Read a picture as uint8 (H, W) grey or (H, W, 3) RGB."""
-    try:
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # more pixels than OpenCV takes
-        pixels = None
+    pixels = decode_file(path)
     if pixels is None:
         raise DatasetError(f"{path}: not a readable picture")
     if pixels.dtype != np.uint8:
         raise DatasetError(f"{path}: {pixels.dtype} pixels; 8-bit pictures are expected")
-    if pixels.ndim == 2:
-        return pixels.astype(np.uint8, copy=False)
-    if pixels.shape[2] == 3:
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    image = pixels.astype(np.uint8, copy=False)
+    if image.ndim == 2:
+        return image
+    if image.shape[2] == 3:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     raise DatasetError(f"{path}: {pixels.shape[2]} channels; grey or RGB is expected")
 
 
@@ -309,15 +336,31 @@ def next_boot(workspace: Path) -> int:
     """Count this start; ids built from it never repeat, whatever the clock does."""
     path = workspace / "run" / "boot"
     path.parent.mkdir(exist_ok=True)
+    last = -1
     try:
-        last = int(path.read_text(encoding="ascii")) if path.exists() else 0
-    except ValueError as error:
+        last = int(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        last = _highest_boot(workspace)
+    except (OSError, ValueError):
+        pass  # told below
+    if not 0 <= last < LAST_BOOT:
         raise DatasetError(
-            f"{path}: not a number; write the highest boot number used in data/ there"
-        ) from error
+            f"{path}: not a number from 0 to {LAST_BOOT}; remove it, then the count goes on after "
+            "the highest in data/"
+        )
     write_durably(path, str(last + 1).encode())
     sync_folder(path.parent)
     return last + 1
+
+
+def _highest_boot(workspace: Path) -> int:
+    data = workspace / "data"
+    found = (
+        path.name.removesuffix(".json")
+        for pattern in ("*/inspections/*/*", "*/captures/*.json", "*/.partial/*/*")
+        for path in data.glob(pattern)
+    )
+    return max((order(name)[0] for name in found if re.fullmatch(SHEET_PATTERN, name)), default=0)
 
 
 def now() -> datetime:

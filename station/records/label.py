@@ -105,9 +105,6 @@ def _labelled(path: Path, manifest: Manifest, folder: Path, dataset: Dataset) ->
     captures = []
     masks = {}
     for capture in manifest.captures:
-        place = dataset.place(manifest, capture)
-        if not place.exists():
-            raise DatasetError(f"{place}: missing, though its manifest names it")
         truth = found[capture.file]
         if truth is None:
             captures.append(capture)
@@ -123,6 +120,11 @@ def _labelled(path: Path, manifest: Manifest, folder: Path, dataset: Dataset) ->
             "captures": tuple(captures),
         }
     )
+    for before, capture in zip(manifest.captures, after.captures, strict=True):
+        place = dataset.place(manifest, before)
+        # It lies where it belongs already where the process ended before the manifest was written.
+        if not place.exists() and not dataset.place(after, capture).exists():
+            raise DatasetError(f"{place}: missing, though its manifest names it")
     labels = [sheet_label if truth.label == UNNAMED else truth.label for truth in known]
     return _Labelled(path, manifest, after, masks, labels)
 
@@ -160,7 +162,7 @@ def _mask_place(dataset: Dataset, manifest: Manifest, capture: Capture) -> Path:
 
 
 def _move(source: Path, target: Path) -> None:
-    if source != target:
+    if source != target and source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         source.replace(target)
         with contextlib.suppress(OSError):  # others are in it

@@ -18,7 +18,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
 from station.errors import DatasetError
-from station.records.database import open_database, told
+from station.records.database import REBUILD, open_database, told
 from station.records.history import After
 from station.records.ledger_schema import (
     POSE,
@@ -57,6 +57,7 @@ class Ledger:
         self._workspace = workspace
         self.name = name
         """How a message names it: the file, or the URL without a password."""
+        self._file = None if self.shared else _identity(name)
 
     @property
     def shared(self) -> bool:
@@ -74,7 +75,7 @@ class Ledger:
             if there is not None and tuple(there) != (manifest.recipe, sha256):
                 raise DatasetError(
                     f"{self.name}: {manifest.sheet} is already recorded, of recipe {there.recipe}; "
-                    "write the highest boot number used in data/ into run/boot"
+                    "remove run/boot, then the count goes on after the highest in data/"
                 )
             _replace(connection, self.row(manifest, sha256, folder, after), shots_of(manifest))
 
@@ -206,6 +207,11 @@ class Ledger:
 
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
+        if not self.shared and _identity(self.name) != self._file:
+            raise DatasetError(
+                f"{self.name}: was deleted or replaced while it was open; end the station, then "
+                f"{REBUILD}"
+            )
         with told(self.name), self._engine.begin() as connection:
             yield connection
 
@@ -215,6 +221,15 @@ def open_ledger(workspace: Path, url: str | None = None) -> Iterator[Ledger]:
     """Open the ledger, made or brought up to date first."""
     with open_database(workspace, url) as (engine, name):
         yield Ledger(engine, workspace, name)
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    """Return which file lies there: SQLite goes on with one that was deleted, and tells nobody."""
+    try:
+        found = Path(name).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _replace(connection: Connection, row: Row, of_shots: list[Row]) -> None:

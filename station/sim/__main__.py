@@ -75,6 +75,8 @@ async def _serve(options: SimOptions) -> None:
         raise ConfigError(f"series: '{options.series}' is not one of {', '.join(SERIES)}")
     if not options.speed > 0:
         raise ConfigError(f"speed: {options.speed} is not above zero")
+    if not options.exchange >= 0:
+        raise ConfigError(f"exchange: {options.exchange} s is below zero")
     truth = Truth.load()
     cell = load_cell((options.cell or options.workspace / "calibration" / "sim.yaml").resolve())
     scene = open_scene(options)
@@ -83,7 +85,9 @@ async def _serve(options: SimOptions) -> None:
         camera = Camera(scene, feed, journal, options.truth)
         camera.expose(options.exposure_us, options.gain_db)
         arm = _arm(truth)
-        controller = Controller(series, arm, camera, cell.config.lines, journal, options.seed)
+        controller = Controller(
+            series, arm, camera, cell.config.lines, journal, options.seed, options.exchange
+        )
         rtde, dashboard = Server(controller), Dashboard(controller, journal)
         ports = Ports(
             options.address,
@@ -247,7 +251,7 @@ def _parse(arguments: list[str]) -> tuple[SimOptions, list[str]]:
     )
     for name in ("journal", "truth", "sheets", "cell", "workspace"):
         parser.add_argument(f"--{name}", type=lambda text: Path(text).resolve())
-    for name in ("speed", "defect-rate", "exposure-us", "gain-db"):
+    for name in ("speed", "exchange", "defect-rate", "exposure-us", "gain-db"):
         parser.add_argument(f"--{name}", type=float)
     for name in ("address", "defect", "show-as"):
         parser.add_argument(f"--{name}")

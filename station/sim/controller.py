@@ -60,6 +60,7 @@ class Controller:
         lines: Lines,
         journal: Journal,
         seed: int,
+        exchange_s: float,
     ) -> None:
         self.series = series
         self.arm = arm
@@ -81,7 +82,7 @@ class Controller:
         self.measured_speeds = list(arm.joint_speeds)
         self.ready = False
         self._moving = False
-        self.table = Table(lines, camera, journal, self.set_input)
+        self.table = Table(lines, camera, journal, self.set_input, exchange_s)
 
     def tick(self, now: float, dt: float, speed: float) -> None:
         """Advance by `dt` seconds; `speed` scales the arm's motion only."""

@@ -80,6 +80,8 @@ class FaultPort:
         name, arguments = words[0], words[1:]
         if name == "state":
             return {"ok": True, **self._controller.state()}
+        if arguments and name in self._simple():
+            return _refusal(f"{name} takes nothing more, not {' '.join(arguments)[:80]!r}")
         self._journal.write("fault", command=" ".join(words))
         try:
             known = await self._carry_out(name, arguments)
@@ -87,10 +89,11 @@ class FaultPort:
             return _refusal(f"{name} takes {TAKES[name]}")
         return {"ok": True} if known else _refusal(f"no fault '{name}'; there are {self._known()}")
 
+    def _simple(self) -> set[str]:
+        return {"accept", "local", "remote", *STOPS, *self._commands}
+
     def _known(self) -> str:
-        return ", ".join(
-            sorted({"state", "accept", "local", "remote"} | {*STOPS, *self._commands, *TAKES})
-        )
+        return ", ".join(sorted({"state", *self._simple(), *TAKES}))
 
     async def _carry_out(self, name: str, arguments: list[str]) -> bool:
         controller = self._controller

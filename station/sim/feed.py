@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -30,6 +33,8 @@ DISTURBANCES = (
     "seen", "dark", "overexposed", "blurred", "cropped", "damaged", "repeated",
 )  # fmt: skip
 BLUR_SIGMA_PX = 6.0
+PREFIX = "station-feed-"
+YOUNG_S = 60.0
 
 
 class Feed:
@@ -41,9 +46,11 @@ class Feed:
 
     def __init__(self, size: tuple[int, int], color: bool) -> None:
         shared = Path("/dev/shm")  # noqa: S108 - memory, where a picture costs no disk write
-        self.root = Path(
-            tempfile.mkdtemp(prefix="station-sim-", dir=shared if shared.is_dir() else None)
-        )
+        place = shared if shared.is_dir() else Path(tempfile.gettempdir())
+        _remove_abandoned(place)
+        self.root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+        self._lock = os.open(self.root, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)  # until this process ends, however it does
         self._pictures = self.root / "pictures"
         self.settings = self.root / "pylon"
         self._pictures.mkdir()
@@ -64,6 +71,7 @@ class Feed:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
+        os.close(self._lock)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -269,3 +277,17 @@ def _record(folder: Path, digest: str, facts: dict[str, object], mask: NDArray[n
     unfinished = folder / f".{digest}.json"
     unfinished.write_text(json.dumps(facts), encoding="utf-8")
     unfinished.replace(folder / f"{digest}.json")
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Take away what simulators that were killed left in memory."""
+    for folder in place.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # of another user, or just gone
+            if time.time() - folder.stat().st_mtime < YOUNG_S:
+                continue  # one that begins is not locked yet
+            held = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(held)

@@ -14,6 +14,8 @@ class SimOptions:
     """Loopback address of the controller: ports are fixed, so simulators differ by address."""
     speed: float = 1.0
     """Factor on the arm's motion only; part handshake and timeouts stay in clock time."""
+    exchange: float = 0.3
+    """Seconds from busy's fall until the next sheet is laid."""
     journal: Path | None = None
     truth: Path | None = None
     """Folder that receives each picture's label and mask, named by the picture's sha256."""

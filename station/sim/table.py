@@ -9,8 +9,7 @@ from station.config import Lines
 from station.sim.feed import Camera
 from station.sim.journal import Journal
 
-REMOVAL_S = 0.1
-CHANGE_S = 0.2
+REMOVAL = 1 / 3  # of an exchange: then part-present falls, and the lines
 
 
 class State(Enum):
@@ -32,7 +31,10 @@ class Table:
         camera: Camera,
         journal: Journal,
         set_input: Callable[[int, bool], None],
+        exchange_s: float,
     ) -> None:
+        self._removal_s = REMOVAL * exchange_s
+        self._laying_s = exchange_s - self._removal_s
         self._lines = lines
         self._camera = camera
         self._journal = journal
@@ -60,7 +62,7 @@ class Table:
             )
             sheet = self._camera.sheet.number if self._camera.sheet else None
             self._journal.write("sorted", sheet=sheet, accept=accept, reject=reject)
-            self._leave(now + REMOVAL_S)
+            self._leave(now + self._removal_s)
         elif self.state is State.LEAVING and self._is_due(now):
             self._set_input(self._lines.part_present, False)
             self.state, self._due = State.EMPTY, None
@@ -80,7 +82,7 @@ class Table:
         if any(self._is_high(outputs, line) for line in mine):
             self._due = None
         elif self._due is None:
-            self._due = now + CHANGE_S
+            self._due = now + self._laying_s
         elif self._is_due(now):
             self._lay()
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -374,14 +374,14 @@ def run(
     sheets: int,
     every: int,
     seed: int,
-    speed: float = 100.0,
+    pace: Sequence[object] = ("--speed", 100),
     minutes: float = float("inf"),
 ) -> dict[str, Any]:
     """Inspect `sheets` sheets, or what comes in time, through faults; assert what must hold."""
     started = time.monotonic()
     photographs = folder / "photographs"
     means = write_sheets(photographs, sheets + sheets // 10 + 20, seed)
-    with Simulator(folder, ["--sheets", str(photographs), "--speed", str(speed)]) as sim:
+    with Simulator(folder, ["--sheets", str(photographs), *map(str, pace)]) as sim:
         soak = Soak(folder, sim, seed)
         try:
             soak.run(sheets, every, minutes)
@@ -443,11 +443,13 @@ if __name__ == "__main__":
     options.add_argument("--every", type=int, default=20, help="sheets between faults, on average")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--speed", type=float, default=100.0, help="factor on the arm's motion")
+    options.add_argument("--exchange", type=float, default=0.3, help="seconds between sheets")
     options.add_argument("--minutes", type=float, default=float("inf"), help="end it then")
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
     place = Path(tempfile.mkdtemp(prefix="station-soak-"))  # stays where something did not hold
-    total = run(place, given.sheets, given.every, given.seed, given.speed, given.minutes)
+    pace = ("--speed", given.speed, "--exchange", given.exchange)
+    total = run(place, given.sheets, given.every, given.seed, pace, given.minutes)
     shutil.rmtree(place)
     if given.json:
         sys.stdout.write(f"{json.dumps(total)}\n")

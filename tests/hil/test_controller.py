@@ -307,6 +307,7 @@ print(json.dumps({"size": size, "digests": digests}))
         ("slider 1.5", "slider takes one number from 0 to 1"),
         ("offset 1", "offset takes X Y Z in metres"),
         ("offset inf 0 0", "offset takes X Y Z in metres"),
+        ("next 5", "next takes nothing more, not '5'"),
         ("input 18 1", "input takes a line from 0 to 17 and 0 or 1"),
         (
             "unicorn é",

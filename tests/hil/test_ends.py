@@ -75,6 +75,47 @@ def test_an_enter_from_before_the_question_starts_nothing(station: Station) -> N
     assert [row["verdict"] for row in ended.rows()] == ["accept"]
 
 
+def enters(station: Station, times: int) -> Ended:
+    """Inspect two sheets with so many Enters from a pipe that ends then."""
+    process = station.start("inspect --recipe two --sheets 2 --json", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write("\n" * times)
+    process.stdin.close()
+    process.stdin = None
+    return Ended.of(process, PATIENCE_S)
+
+
+@pytest.mark.timeout(200)
+def test_every_line_of_a_pipe_is_one_enter(station: Station) -> None:
+    station.edit_cell("gate: input", "gate: manual")
+    ended = enters(station, 2)
+    assert ended.code == 0, ended.err
+    assert len(ended.rows()) == 2
+    ended = enters(station, 1)
+    assert ended.code == 2
+    assert "gate: manual needs a keyboard; standard input is closed" in ended.complaint()
+    assert len(ended.rows()) == 1
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_closes_ends_the_run_unless_told_otherwise(
+    station: Station, ignored: bool
+) -> None:
+    """SIGHUP is ignored where the station was started by nohup."""
+    told = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        process = station.start("inspect --recipe two --sheets 1 --json")
+    finally:
+        signal.signal(signal.SIGHUP, told)
+    wait_until(lambda: pictures(station), PATIENCE_S)
+    process.send_signal(signal.SIGHUP)
+    ended = Ended.of(process, PATIENCE_S)
+    assert ended.code == (0 if ignored else 129), ended.err
+    (folder,) = Dataset(station.folder, "two").folders()
+    assert after_of(read_record(folder)).outcome == ("accept" if ignored else "none")
+
+
 @pytest.mark.timeout(200)
 def test_one_ctrl_c_finishes_the_sheet_and_tells_it(station: Station) -> None:
     process = station.start("inspect --recipe two --sheets 9 --json")

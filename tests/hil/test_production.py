@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,25 @@ def test_neither_another_recipe_nor_another_sheet_slips_in(running: Running) -> 
     *_, (_, last) = _records(station)
     assert (last.verdict, last.complete) == ("none", False)
     assert accepted(station) == 2
+
+
+def test_a_model_that_is_replaced_under_a_waiting_station_judges_nothing(
+    running: Running,
+) -> None:
+    folder = running.station.folder / "models" / "toy" / "1"
+    weights, card = folder / "weights.pt", folder / "card.yaml"
+    before = hashlib.sha256(weights.read_bytes()).hexdigest()
+    with zipfile.ZipFile(weights, "a") as archive:
+        archive.writestr("weights/extra/trained", "anew")
+    after = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert before in card.read_text()
+    card.write_text(card.read_text().replace(before, after))
+    assert running.ask("clear")["accepted"]
+    running.reach("aborted")
+    wait_until(lambda: "toy/1" in running.reason())
+    assert running.reason() == (
+        "models/toy/1: was replaced since this station was started; end it and start it anew"
+    )
 
 
 def exchange_sheet(station: Station) -> None:

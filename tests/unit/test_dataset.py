@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from sheets import manifest, picture
 
 from station.collect import QUEUE_FRAMES, Collector, Taken
 from station.errors import DatasetError, ModelError
+from station.golden import read_golden
 from station.records.dataset import (
     Dataset,
     next_boot,
@@ -237,12 +239,84 @@ def test_boots_are_counted_whatever_the_clock_says(tmp_path: Path) -> None:
     assert [next_boot(tmp_path) for _ in range(3)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff", b"-5", b"9999999999", b"999999999"])
 def test_a_damaged_boot_counter_is_not_begun_anew(tmp_path: Path, content: bytes) -> None:
     next_boot(tmp_path)
     (tmp_path / "run" / "boot").write_bytes(content)
-    with pytest.raises(DatasetError, match="highest boot number"):
+    with pytest.raises(DatasetError, match="run/boot: not a number from 0 to 999999999; remove it"):
         next_boot(tmp_path)
+    assert (tmp_path / "run" / "boot").read_bytes() == content
+
+
+def test_a_folder_in_the_boot_counters_place_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "run" / "boot").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="run/boot: not a number"):
+        next_boot(tmp_path)
+
+
+def test_a_lost_boot_counter_goes_on_after_every_id_there_is(tmp_path: Path) -> None:
+    for place in (
+        "a/inspections/2026-01-02/s1-0007-000001",
+        "b/.partial/inspection/s1-0009-000002",
+        "b/.partial/inspection/notes-99",
+    ):
+        (tmp_path / "data" / place).mkdir(parents=True)
+    assert next_boot(tmp_path) == 10
+    (tmp_path / "run" / "boot").unlink()
+    captures = tmp_path / "data" / "c" / "captures"
+    captures.mkdir(parents=True)
+    (captures / "s2-0041-000001.json").write_text("{}")
+    assert next_boot(tmp_path) == 42
+
+
+def test_a_stray_folder_among_unfinished_sheets_is_no_sheet(dataset: Dataset) -> None:
+    folder = dataset.begin("inspection", SHEET)
+    (folder.parent / "copy of it").mkdir()
+    assert dataset.leftovers("inspection") == [folder]
+
+
+def test_a_folder_within_an_unfinished_sheet_is_named(dataset: Dataset) -> None:
+    folder = dataset.begin("inspection", SHEET)
+    (folder / "mine").mkdir()
+    with pytest.raises(DatasetError, match=r"mine: a folder among .* move it elsewhere"):
+        dataset.adopt(folder)
+
+
+@pytest.mark.parametrize("moved", [0, 1, 3])
+def test_a_capture_that_was_broken_off_while_moved_is_finished(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    left = iter(range(moved))
+    replace = Path.replace
+
+    def cut_off(self: Path, target: Path) -> Path:
+        if self.suffix == ".png" and next(left, None) is None:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    record = manifest(SHEET, label="good", split="train")
+    folder = dataset.begin("capture", SHEET)
+    for number, capture in enumerate(record.captures, start=1):
+        save_image(folder / capture.file, picture(number))
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Path, "replace", cut_off)
+        dataset.record_capture(folder, record)
+    if moved < 3:
+        with pytest.raises(DatasetError, match=r"next `station capture` goes on with that"):
+            dataset.check_captures_finished()
+        assert [one.sheet for one in dataset.finish_captures()] == [SHEET]
+    dataset.check_captures_finished()
+    assert [again for _, again in dataset.captures()] == [record]
+    assert all(dataset.place(record, capture).is_file() for capture in record.captures)
+    assert dataset.leftovers("capture") == []
+
+
+def test_a_picture_is_read_whatever_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9 \xff")
+    folder.mkdir()
+    save_image(folder / "a.png", picture(1))
+    assert np.array_equal(read_image(folder / "a.png"), picture(1))
+    assert np.array_equal(read_golden(folder / "a.png"), picture(1))
 
 
 class Scorer:

@@ -10,6 +10,7 @@ import pytest
 from station import cli, doctor
 from station import workspace as template
 from station.config import CellConfig, load_cell
+from station.records.storage import Free
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,6 +114,14 @@ def test_little_memory_and_a_coarse_clock_are_told(tmp_path: Path) -> None:
     )
     assert next(doctor.memory(tmp_path)).level == "warn"
     assert list(doctor.clock(tmp_path))[-1].do == "boot with clocksource=tsc"
+
+
+def test_a_full_dev_shm_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dev" / "shm").mkdir(parents=True)
+    for gb, little in ((1.0, False), (0.01, True)):
+        monkeypatch.setattr(doctor, "free", lambda _, gb=gb: Free(gb, None))
+        found = [f for f in doctor.memory(tmp_path) if "handed to the model" in f.what]
+        assert [f.level for f in found] == ["warn"] * little
 
 
 def test_a_disk_with_less_room_than_the_cell_file_wants_fails(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from station.sim.feed import DISTURBANCES, Feed
+from station.sim.feed import DISTURBANCES, PREFIX, Feed
 
 
 @pytest.fixture
@@ -73,3 +75,15 @@ def test_nothing_but_whole_pictures_lies_where_the_emulator_looks(feed: Feed) ->
     names = sorted(path.name for path in (feed.root / "pictures").iterdir())
     assert names == ["a.bmp", "b.bmp"]
     assert (feed.root / "pictures" / "b.bmp").readlink() == Path("a.bmp")
+
+
+def test_what_a_killed_simulator_left_in_memory_is_taken_away(feed: Feed) -> None:
+    """Its lock went with it; a folder that is locked, or has just been made, stays."""
+    abandoned, young = (Path(tempfile.mkdtemp(prefix=PREFIX, dir=feed.root.parent)) for _ in "ab")
+    for folder in (abandoned, feed.root):
+        os.utime(folder, (0, 0))
+    with Feed((40, 30), color=False):
+        assert not abandoned.exists()
+        assert feed.root.is_dir()
+        assert young.is_dir()
+    young.rmdir()

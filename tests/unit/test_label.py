@@ -11,6 +11,7 @@ import pytest
 from sheets import manifest, picture
 
 from station.errors import DatasetError
+from station.records import label
 from station.records.dataset import Dataset, read_image, read_manifest, save_image
 from station.records.label import attach, find_truth, sheet_truth
 from station.records.sheet import Capture, Image, Manifest
@@ -84,6 +85,23 @@ def test_a_known_defect_moves_its_sheet_to_test_with_its_mask(
     ]
     ((_, record),) = dataset.captures()
     assert (record.label, record.split) == ("nut", "test")
+    assert_consistent(dataset)
+
+
+def test_labels_that_were_broken_off_are_attached_by_the_same_command(
+    dataset: Dataset, truth: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for capture in captured(dataset).captures:
+        say(truth, capture, "nut")
+    wanted = ({"nut": 3}, 0)
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(label, "write_durably", cut_off)
+        attach(dataset, truth)
+    assert attach(dataset, truth) == wanted
     assert_consistent(dataset)
 
 

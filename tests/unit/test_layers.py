@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "station"
 
-GROUND = {"errors", "geometry", "log", "kinematics"}
+GROUND = {"errors", "geometry", "log", "kinematics", "decode"}
 # The learning curve needs an AUROC: what only measures stands below what learns.
 EVALUATE = {"evaluate", "evaluate.metrics"}
 FILES = GROUND | {"strict", "recipe", "config", "records.sheet", "sheet_score"}
@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "states": {"errors"},
     "geometry": set(),
     "log": set(),
+    "decode": set(),
     "kinematics": {"geometry"},
     "strict": {"errors"},
     "preset": {"errors", "strict"},

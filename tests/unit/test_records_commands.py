@@ -14,6 +14,7 @@ from recorded import RECIPE, record, sheet_id, told
 
 from station import workspace as template
 from station.cli import main
+from station.errors import DatasetError
 from station.records.dataset import Dataset
 from station.records.ledger import open_ledger
 
@@ -165,12 +166,34 @@ def test_records_are_exported_as_parquet_with_types(
 def test_records_are_listed_by_recipe_and_run(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "records", "--json", "--recipe", RECIPE, "--run", "s1-0001")
     assert [row["sheet"] for row in rows(out)] == [sheet_id(n) for n in (1, 2, 3)]
-    _, out, _ = run(capsys, "records", "--json", "--run", "s1-0009")
-    assert out == ""
+    for what, name in (("run", "s1-0009"), ("recipe", "nosuch")):
+        for command in (["records", "--json"], ["export", "--csv", "out.csv"]):
+            code, out, err = run(capsys, *command, f"--{what}", name)
+            assert (code, out) == (2, "")
+            assert f"no inspected sheet of {what} '{name}'" in err
     code, _, err = run(capsys, "export", "--csv", "none/out.csv")
     assert (code, "no such folder" in err) == (2, True)
     code, _, err = run(capsys, "export", "--parquet", ".")
     assert (code, "not a file that could be replaced" in err) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--who", "--why"])
+@pytest.mark.parametrize("text", ["", " ", "two\nlines", "a\x1b[31m"])
+def test_what_a_person_said_is_one_line(
+    workspace: Path, capsys: pytest.CaptureFixture[str], option: str, text: str
+) -> None:
+    given = {"--who": "anna", "--why": "a look", option: text}
+    words = [word for pair in given.items() for word in pair]
+    code, _, err = run(capsys, "keep", sheet_id(1), *words)
+    assert (code, f"{option}: one line of text is needed" in err) == (2, True)
+    assert "kept" not in (folder_of(workspace, 1) / "history.jsonl").read_text()
+
+
+def test_a_ledger_that_is_deleted_while_open_takes_no_record(workspace: Path) -> None:
+    with open_ledger(workspace) as ledger:
+        (workspace / "data" / "ledger.db").unlink()
+        with pytest.raises(DatasetError, match=r"ledger\.db: was deleted or replaced while it was"):
+            told(Dataset(workspace, RECIPE, ledger), 4)
 
 
 def test_keep_export_and_retention_play_together(

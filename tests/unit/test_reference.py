@@ -63,6 +63,13 @@ def test_an_old_check_locks_and_so_does_one_from_the_future(
     assert told in locked(tmp_path, hours=hours)
 
 
+def test_a_time_without_a_zone_is_damage(tmp_path: Path) -> None:
+    reference.write(tmp_path, "two", PASSED)
+    path = tmp_path / "run" / "reference" / "two.json"
+    path.write_text(path.read_text().replace("06:00:00Z", "06:00:00"))
+    assert "two.json: damaged; an engineer decides" in locked(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("field", "told"),
     [
