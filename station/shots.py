@@ -87,7 +87,7 @@ def begin_sheet(run: Run) -> None:
         run.cell.gate.begin()
     first = run.shots[0].approach
     if run.cell.motion.status().pose.distance_m(first) > NEAR_M:
-        _go_on(first, run)
+        _travel(first, run)
 
 
 def take_shot(shot: Shot, previous: Shot, run: Run, spent: Spent) -> Taken:
@@ -168,10 +168,6 @@ def _expose(run: Run) -> tuple[Frame, tuple[str, ...]]:
 
 def _travel(pose: Pose, run: Run) -> None:
     run.cell.gate.check_laid()  # hands may be where a sheet was taken away
-    _go_on(pose, run)
-
-
-def _go_on(pose: Pose, run: Run) -> None:
     recipe = run.job.recipe.recipe
     run.cell.motion.go(pose, _speed(recipe.travel_speed_m_s, run.job), recipe.acceleration_m_s2)
 

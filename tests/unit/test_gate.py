@@ -234,14 +234,19 @@ def test_a_sheet_that_goes_while_it_is_worked_on_is_an_error(gate: Gates) -> Non
         gate(arm).check_laid()
 
 
+def accepted(arm: ArmDouble, gate: Gate) -> None:
+    """Bring a sheet to where its accept is told and busy has not fallen yet."""
+    arm.inputs = PRESENT
+    assert gate.wait_for_sheet(FREE)
+    gate.begin()
+    gate.sort(Verdict.ACCEPT)
+
+
 @pytest.mark.bad_input("089-sheet-exchanged-between-two-looks")
 def test_a_sheet_exchanged_while_nobody_looked_is_gone(gate: Gates) -> None:
     arm = ArmDouble()
-    arm.inputs = PRESENT
     one = gate(arm)
-    assert one.wait_for_sheet(FREE)
-    one.begin()
-    one.sort(Verdict.ACCEPT)
+    accepted(arm, one)
     arm.inputs = 0
     arm.inputs = PRESENT
     with pytest.raises(SheetGone):
@@ -256,11 +261,8 @@ def test_a_sheet_exchanged_while_nobody_looked_is_gone(gate: Gates) -> None:
 def test_a_sheet_exchanged_at_once_is_a_new_one(gate: Gates) -> None:
     """The line was fast: it took the sheet and laid the next between two looks."""
     arm = ArmDouble()
-    arm.inputs = PRESENT
     one = gate(arm)
-    assert one.wait_for_sheet(FREE)
-    one.begin()
-    one.sort(Verdict.ACCEPT)
+    accepted(arm, one)
 
     def exchange(outputs: int) -> None:
         if outputs == ACCEPT:
