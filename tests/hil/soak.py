@@ -17,25 +17,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
 from simulator import ROOT, Simulator
+from soak_evidence import THRESHOLD, Event, check, write_sheets
 
 from station import control
 from station import workspace as template
 from station.collect import SAVERS
 from station.errors import ConfigError
-from station.records.dataset import Dataset, after_of, read_image, read_record
-from station.records.sheet import pixels_sha256
+from station.records.dataset import Dataset
 
-THRESHOLD = 0.5
-ACCEPT, REJECT = 0, 1  # lines of the cell file
 NOTICE_S = 8.0
 LATE_S = 6.0  # no sheet for so long: look whether it has stopped
 REACH_S = 60.0
@@ -91,7 +87,7 @@ class Soak:
         self.counts: Counter[tuple[int, int]] = Counter()  # descriptors, threads between two faults
         self._resident: list[float] = []
         self._sheet_s = 1.0  # that the last sheet took
-        self._events: list[dict[str, Any]] = []
+        self._events: list[Event] = []
         self._read_bytes = 0
         self._sheets = 0
         template.init(self.workspace)
@@ -232,6 +228,17 @@ class Soak:
         process.send_signal(number)
         process.wait(REACH_S)
 
+    def held_against(self, means: list[float], photographs: Path) -> dict[str, int]:
+        """Hold what was recorded and printed against the journal; return how much of what."""
+        folders = Dataset(self.workspace, "soak").folders()
+        found = check(folders, self.events(), means, photographs, self.by_hand)
+        rows = (self.workspace / "rows.jsonl").read_text().splitlines()
+        printed = [json.loads(row)["sheet"] for row in rows]
+        names = [folder.name for folder in folders]
+        assert printed == [name for name in names if name in set(printed)], "printed out of order"
+        assert len(names) - len(printed) <= self.kills, "a sheet was dropped without a word"
+        return {"sheets": len(folders), **dict(sorted(found.items()))}
+
     def close(self) -> None:
         """Leave no process behind."""
         if self._station is not None and self._station.poll() is None:
@@ -279,7 +286,7 @@ class Soak:
         self.events()
         return self._sheets
 
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[Event]:
         """Return what the journal says of sheets and lines; only what is new is read."""
         new, self._read_bytes = self.sim.journal_since(self._read_bytes)
         wanted = ("sheet", "sorted", "output")
@@ -289,84 +296,6 @@ class Soak:
 
 
 STEPS = (("clear", "stopped"), ("reset", "idle"), ("start", "execute"))
-
-
-def write_sheets(folder: Path, sheets: int, seed: int) -> list[float]:
-    """Make a picture of each sheet; return their means, 0 to 1: the toy model's scores."""
-    folder.mkdir()
-    draw = np.random.default_rng(seed)
-    means = []
-    for number in range(sheets):
-        image = np.full((480, 640), draw.integers(40, 215), np.uint8)
-        image[:8, :64] = draw.integers(0, 256, (8, 64))  # no two are the same
-        cv2.imwrite(str(folder / f"{number:06d}.png"), image)
-        means.append(float(image.mean()) / 255)
-    return means
-
-
-def check(soak: Soak, means: list[float], photographs: Path) -> dict[str, int]:
-    """Hold records against journal: one outcome per sheet, in order; no accept without record."""
-    numbers = {pixels_sha256(read_image(path)): int(path.stem) for path in photographs.iterdir()}
-    told = {e["sheet"]: e for e in soak.events() if e["event"] == "sorted"}
-    sorted_in_order = [e["sheet"] for e in soak.events() if e["event"] == "sorted"]
-    assert sorted_in_order == sorted(set(sorted_in_order)), "a sheet was told twice"
-    found: Counter[str] = Counter()
-    expected: Counter[str] = Counter()
-    lines = risen(soak.events())
-    folders = Dataset(soak.workspace, "soak").folders()
-    for number, folder in enumerate(folders):
-        record = read_record(folder)
-        manifest, outcome = record.manifest, after_of(record).outcome
-        run, _, count = manifest.sheet.rpartition("-")
-        expected[run] += 1
-        assert int(count) == expected[run], f"{manifest.sheet}: the one before it is missing"
-        of = {numbers[capture.pixels_sha256] for capture in manifest.captures}
-        assert of <= {number}, f"{manifest.sheet}: of sheet {of}, not {number}"
-        right = {"accept": {ACCEPT}, "reject": {REJECT}}.get(str(manifest.verdict), set())
-        if outcome == "unknown":  # killed about when the line rose
-            assert lines[number] <= right, f"{manifest.sheet}: lines {lines[number]}"
-        else:
-            wanted = right if outcome == manifest.verdict else set()
-            assert lines[number] == wanted, f"{manifest.sheet}: {outcome}, lines {lines[number]}"
-        line = told.get(number)
-        if line is None:  # nothing was told of it: taken away by hand, or still there at the end
-            assert number in soak.by_hand or number == len(folders) - 1, f"{number} was never told"
-            assert number == len(folders) - 1 or manifest.verdict == "none", manifest
-        elif line["accept"] or line["reject"]:
-            verdict = "accept" if line["accept"] else "reject"
-            assert (manifest.verdict, outcome, manifest.complete) == (verdict, verdict, True)
-            # A model that failed, be it after the first shot, rejects good sheets too.
-            scored = all(capture.score is not None for capture in manifest.captures)
-            good = means[number] < THRESHOLD and scored
-            assert good == bool(line["accept"]), manifest
-        found[f"told_{_told(line)}"] += 1
-        found[f"outcome_{outcome}"] += 1
-    laid = sum(event["event"] == "sheet" for event in soak.events())
-    assert laid - len(folders) in (0, 1), f"{laid} sheets, {len(folders)} records"
-    rows = [json.loads(x) for x in (soak.workspace / "rows.jsonl").read_text().splitlines()]
-    printed = [row["sheet"] for row in rows]
-    names = [folder.name for folder in folders]
-    assert printed == [name for name in names if name in set(printed)], "printed out of order"
-    assert len(names) - len(printed) <= soak.kills, "a sheet was dropped without a word"
-    return {"sheets": len(folders), **dict(sorted(found.items()))}
-
-
-def risen(events: list[dict[str, Any]]) -> defaultdict[int, set[int]]:
-    """Return which of the lines accept and reject rose while each sheet lay there."""
-    found: defaultdict[int, set[int]] = defaultdict(set)
-    there = -1
-    for event in events:
-        if event["event"] == "sheet":
-            there = event["sheet"]
-        elif event["event"] == "output" and event["value"] and event["line"] in (ACCEPT, REJECT):
-            found[there].add(event["line"])
-    return found
-
-
-def _told(line: dict[str, Any] | None) -> str:
-    if line is None:
-        return "by_hand"
-    return "accept" if line["accept"] else "reject" if line["reject"] else "none"
 
 
 def run(
@@ -387,7 +316,7 @@ def run(
             soak.run(sheets, every, minutes)
         finally:
             soak.close()
-        result: dict[str, Any] = check(soak, means, photographs)
+        result: dict[str, Any] = soak.held_against(means, photographs)
     verifying = subprocess.run(
         [sys.executable, "-m", "station", "verify", "--workspace", str(soak.workspace)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "STATION_CELL": str(soak.cell)},
