@@ -72,6 +72,7 @@ class Production:
         self._judging: Judging | None = None
         self._cell: Cell | None = None
         self._job: Job | None = None
+        self._run_due = False  # no run was begun since the last reset
         self._judging_open, self._cell_open = ExitStack(), ExitStack()
         self._sheets: int | None = None
         self._number, self._told = 0, 0  # of the sheet begun last, and of the one told last
@@ -82,8 +83,8 @@ class Production:
         self._verdicts: Counter[str] = Counter()
         self._acts: dict[State, Callable[[], None]] = {
             State.CLEARING: self._open,
-            State.RESETTING: self._retreat,
-            State.STARTING: self._start,
+            State.RESETTING: self._reset,
+            State.STARTING: self._begin_run,
             State.EXECUTE: self._execute,
             State.UNHOLDING: self._retreat,
             State.UNSUSPENDING: self._retreat,
@@ -168,13 +169,20 @@ class Production:
         if self._cell is not None:
             shots.retreat(self._cell, self._plant.recipe, self._machine.finishing, dry_run=dry_run)
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
+        self._run_due = True
+        self._retreat()
+
+    def _begin_run(self) -> None:
+        self._run_due = False
         self._job = self._plant.begin_job(self._machine.mode is Mode.DRY_RUN)
         self._number = self._told = 0
         self._verdicts.clear()
 
     def _execute(self) -> None:
         """Inspect until the run is complete, or a command or a cause ends this state."""
+        if self._run_due:  # a hold came before Starting was acted for
+            self._begin_run()
         try:
             with closing(self._inspections()) as inspections:
                 for inspected in inspections:

@@ -258,6 +258,45 @@ def test_a_hold_finishes_the_sheet_and_splits_no_run(bench: Bench) -> None:
     assert bench.opened == 1
 
 
+@pytest.mark.parametrize("mode", [Mode.PRODUCE, Mode.DRY_RUN])
+def test_a_hold_before_the_run_was_begun_does_not_go_on_with_the_run_before(
+    bench: Bench, mode: Mode
+) -> None:
+    def lead() -> None:
+        bench.produce()
+        bench.until(lambda: bench.told)
+        bench.machine.command(Command.STOP)
+        bench.reach(State.STOPPED)
+        bench.machine.set_mode(mode)
+        bench.go(Command.RESET)
+        before = len(bench.told)
+        with bench.machine._changed:  # nobody acts between the two
+            bench.machine.command(Command.START)
+            bench.machine.command(Command.HOLD)
+        bench.reach(State.HELD)
+        bench.machine.command(Command.UNHOLD)
+        bench.until(lambda: len(bench.told) > before)
+        first = bench.told[before]
+        assert first.sheet == "s-0002-000001"
+        assert first.dry_run is (mode is Mode.DRY_RUN)
+
+    bench.run(lead)
+
+
+def test_a_hold_before_the_first_run_was_begun_does_not_end_it(bench: Bench) -> None:
+    def lead() -> None:
+        bench.go(Command.CLEAR, Command.RESET)
+        with bench.machine._changed:
+            bench.machine.command(Command.START)
+            bench.machine.command(Command.HOLD)
+        bench.reach(State.HELD)
+        bench.machine.command(Command.UNHOLD)
+        bench.until(lambda: len(bench.told) >= 2)
+
+    bench.run(lead)
+    assert bench.runs == 1
+
+
 def test_after_a_stop_of_the_robot_a_person_leads_it_back(bench: Bench) -> None:
     def lead() -> None:
         bench.produce()
