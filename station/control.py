@@ -179,21 +179,38 @@ def _remove_stale(path: Path) -> None:
 
 
 def _accept(listener: socket.socket, control: Control) -> None:
-    slots = threading.BoundedSemaphore(CLIENTS)
+    clients = _Clients()
     while True:
         try:
             connection, _ = listener.accept()
         except OSError:
             return
-        if not slots.acquire(blocking=False):
-            connection.close()
-            continue
+        clients.add(connection)
         threading.Thread(
-            target=_talk, args=(connection, control, slots), name="control-client", daemon=True
+            target=_talk, args=(connection, control, clients), name="control-client", daemon=True
         ).start()
 
 
-def _talk(connection: socket.socket, control: Control, slots: threading.BoundedSemaphore) -> None:
+class _Clients:
+    """Those that are being talked with; for one too many the oldest is left: an abort gets in."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: list[socket.socket] = []
+
+    def add(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._connections.append(connection)
+            if len(self._connections) > CLIENTS:
+                with contextlib.suppress(OSError):
+                    self._connections.pop(0).shutdown(socket.SHUT_RDWR)
+
+    def remove(self, connection: socket.socket) -> None:
+        with self._lock, contextlib.suppress(ValueError):
+            self._connections.remove(connection)
+
+
+def _talk(connection: socket.socket, control: Control, clients: _Clients) -> None:
     """Answer one client line by line; one that is silent or sends too much is left."""
     try:
         connection.settimeout(IDLE_S)
@@ -210,7 +227,7 @@ def _talk(connection: socket.socket, control: Control, slots: threading.BoundedS
                 if not whole:
                     return
     finally:
-        slots.release()
+        clients.remove(connection)
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def capture(
             "capture.left_unfinished", folder=str(folder), advice="look, then move or delete it"
         )
     with closing(Collector(None)) as collector:
-        retreat(cell, job.recipe.recipe, job.stop, dry_run=False)
+        retreat(cell, job.recipe.recipe, dataset, job.stop, dry_run=False)
         run = begin_run(cell, job, dataset, collector)
         for number in range(1, sheets + 1):
             if not cell.gate.wait_for_sheet(job.stop):
@@ -156,7 +156,7 @@ def inspect_sheet(sheet: str, run: Run, judging: Judging) -> Inspected:
     folder = run.dataset.begin("inspection", sheet)
     collection = run.collector.sheet(sheet, folder)
     try:
-        begin_sheet(run)
+        begin_sheet(sheet, run)
         # Every sheet begins above the first setup.
         for previous, shot in pairwise([run.shots[0], *run.shots]):
             collection.add(shot, take_shot(shot, previous, run, spent))
@@ -205,7 +205,7 @@ def _capture_sheet(sheet: str, run: Run, labels: Labels) -> Iterator[Progress | 
     reasons: tuple[str, ...] = ()
     failed: BaseException | None = None
     try:
-        begin_sheet(run)
+        begin_sheet(sheet, run)
         for previous, shot in pairwise([run.shots[0], *run.shots]):
             if run.job.stop.is_set():
                 reasons = (f"stopped before {shot.setup} shot {shot.number}",)

@@ -6,8 +6,8 @@ accept, reject     the verdict, from recorded until part-present falls; both low
 
 A sheet counts as gone once part-present was low at any time since it was laid, be it high again.
 
-run/sheet          exists from busy's rise until part-present was seen low: a sheet that was begun
-                   and never seen to leave is not taken for a new one, whatever ended in between
+run/sheet          names the sheet from busy's rise until part-present was seen low: one that was
+                   begun and never seen to leave is not taken for a new one, whatever ended it
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -94,19 +95,41 @@ class Gate:
     def check_laid(self) -> None:
         """Raise where the sheet being worked on has gone, once its verdict is taken back."""
         if self._gone() and self._ask is None:
-            self._robot.set_outputs(
-                {self._lines.accept: False, self._lines.reject: False}, OUTPUT_S
-            )
+            self._lower_verdict()
             raise SheetGone(
                 f"part-present input {self._lines.part_present}",
                 "the sheet was taken away while it was worked on",
                 "leave a sheet until busy falls; look at the sensor if nobody touched it",
             )
 
-    def begin(self) -> None:
-        """Say that the sheet is being worked on."""
+    def take_back(self) -> str | None:
+        """Lower a verdict that the line has not read, since busy is still high; return its sheet.
+
+        Empty where nobody remembers whose verdict it was.
+        """
+        outputs = self._robot.status().outputs
+        busy, accept, reject = (
+            outputs >> line & 1
+            for line in (self._lines.busy, self._lines.accept, self._lines.reject)
+        )
+        if self._ask is not None or not busy or not (accept or reject):
+            return None
+        self._lower_verdict()
+        return self._remembered()
+
+    def lower_if_gone(self) -> None:
+        """Lower a verdict that was read, once its sheet has gone though nobody waits for that."""
+        if self._ask is not None or self.present():
+            return
+        outputs = self._robot.status().outputs
+        told = outputs >> self._lines.accept & 1 or outputs >> self._lines.reject & 1
+        if told and not outputs >> self._lines.busy & 1:
+            self._clear()
+
+    def begin(self, sheet: str | None = None) -> None:
+        """Say that a sheet is being worked on; without one, that the arm moves above the last."""
         if self._ask is None:
-            self._remember()
+            self._remember(sheet)
         self._set(accept=False, reject=False, busy=True)
 
     def sort(self, verdict: Verdict) -> None:
@@ -142,9 +165,12 @@ class Gate:
         present, falls = self._look()
         return not present or self._falls not in (None, falls)
 
-    def _remember(self) -> None:
+    def _remember(self, sheet: str | None) -> None:
         try:
-            self._memory.touch()
+            if sheet is None:
+                self._memory.touch()
+            else:
+                self._memory.write_text(sheet, encoding="ascii")
         except OSError as error:
             raise DatasetError(f"{self._memory}: {error.strerror}") from error
 
@@ -153,6 +179,14 @@ class Gate:
             self._memory.unlink(missing_ok=True)
         except OSError as error:
             raise DatasetError(f"{self._memory}: {error.strerror}") from error
+
+    def _remembered(self) -> str:
+        with suppress(OSError, ValueError):
+            return self._memory.read_text(encoding="ascii")
+        return ""
+
+    def _lower_verdict(self) -> None:
+        self._robot.set_outputs({self._lines.accept: False, self._lines.reject: False}, OUTPUT_S)
 
     def _clear(self) -> None:
         self._set(accept=False, reject=False, busy=False)

@@ -32,7 +32,7 @@ def present(
     """
     with closing(Collector(judging.predictor)) as collector:
         adopt_leftovers(dataset, job)
-        retreat(cell, job.recipe.recipe, job.stop, dry_run=job.dry_run)
+        retreat(cell, job.recipe.recipe, dataset, job.stop, dry_run=job.dry_run)
         run = begin_run(cell, job, dataset, collector)
         for number in range(1, times + 1):
             told(number)

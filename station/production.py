@@ -73,6 +73,7 @@ class Production:
         self._cell: Cell | None = None
         self._job: Job | None = None
         self._run_due = False  # no run was begun since the last reset
+        self._recovery_due = False  # a record or its row could not be completed
         self._judging_open, self._cell_open = ExitStack(), ExitStack()
         self._sheets: int | None = None
         self._number, self._told = 0, 0  # of the sheet begun last, and of the one told last
@@ -86,7 +87,7 @@ class Production:
             State.RESETTING: self._reset,
             State.STARTING: self._begin_run,
             State.EXECUTE: self._execute,
-            State.UNHOLDING: self._retreat,
+            State.UNHOLDING: self._unhold,
             State.UNSUSPENDING: self._retreat,
             State.ABORTING: self._close_cell,
         }
@@ -151,6 +152,7 @@ class Production:
         if self._cell is None:
             return
         self._cell.motion.check_ready()
+        self._cell.gate.lower_if_gone()
         if state is State.SUSPENDED and self._cause(self._cell) is None:
             self._command(Command.UNSUSPEND, "the cause has gone")
 
@@ -167,10 +169,17 @@ class Production:
     def _retreat(self) -> None:
         dry_run = self._machine.mode is Mode.DRY_RUN
         if self._cell is not None:
-            shots.retreat(self._cell, self._plant.recipe, self._machine.finishing, dry_run=dry_run)
+            plant, stop = self._plant, self._machine.finishing
+            shots.retreat(self._cell, plant.recipe, plant.dataset, stop, dry_run=dry_run)
 
     def _reset(self) -> None:
         self._run_due = True
+        self._retreat()
+
+    def _unhold(self) -> None:
+        if self._recovery_due:
+            self._plant.recover()
+            self._recovery_due = False
         self._retreat()
 
     def _begin_run(self) -> None:
@@ -205,6 +214,7 @@ class Production:
             # Arm and devices are sound: once the disk takes records again a person goes on.
             if self._sheets is not None:
                 raise
+            self._recovery_due = True
             self._command(Command.HOLD, str(error))
         if self._leave.is_set():
             self._command(Command.STOP, "stopped by Ctrl-C")

@@ -81,10 +81,10 @@ def begin_run(cell: Cell, job: Job, dataset: Dataset, collector: Collector) -> R
     return Run(cell, job, dataset, collector, shots, check)
 
 
-def begin_sheet(run: Run) -> None:
+def begin_sheet(sheet: str, run: Run) -> None:
     """Say that the sheet is being worked on, and only then bring the arm above the first setup."""
     if not run.job.dry_run:
-        run.cell.gate.begin()
+        run.cell.gate.begin(sheet)
     first = run.shots[0].approach
     if run.cell.motion.status().pose.distance_m(first) > NEAR_M:
         _travel(first, run)
@@ -127,17 +127,24 @@ def return_above(run: Run) -> None:
         _travel(pose, run)
 
 
-def retreat(cell: Cell, recipe: Recipe, stop: threading.Event, *, dry_run: bool) -> None:
+def retreat(
+    cell: Cell, recipe: Recipe, dataset: Dataset, stop: threading.Event, *, dry_run: bool
+) -> None:
     """Bring the arm slowly up from where it really stands; let an earlier run's sheet go.
 
-    Above the first setup, where every sheet ends, it stays.
+    Above the first setup, where every sheet ends, it stays. A verdict that the line has not read
+    is taken back: an interrupted sheet goes as none.
     """
     shots = recipe.shots(cell.motion.forward)
     height_m = max(shot.approach.z for shot in shots)
     pose = cell.motion.status().pose
-    if pose.distance_m(shots[0].approach) > NEAR_M and cell.motion.stands_below(height_m):
+    low = pose.distance_m(shots[0].approach) > NEAR_M and cell.motion.stands_below(height_m)
+    if low:
         up = Leg("up", pose._replace(z=height_m), RETREAT_M_S)
         cell.motion.check_route([up, *recipe.route(shots)])  # whole, before anything moves
+    if (unread := cell.gate.take_back()) is not None:
+        dataset.take_back(unread)
+    if low:
         if not dry_run:
             cell.gate.begin()  # the arm moves only while busy is high
         cell.motion.retreat(height_m)

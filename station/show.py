@@ -128,7 +128,7 @@ def inspected(sheet: Inspected, workspace: Path, *, as_json: bool) -> None:
     print(
         f"{manifest.sheet}  {verdict:6}  score {score}"
         f"  threshold {manifest.threshold:g}  {seconds:.1f} s"
-        + "".join(f"  {reason}" for reason in _unsignalled(sheet)),
+        + "".join(f"  {reason}" for reason in _why_none(sheet)),
         flush=True,
     )
 
@@ -238,6 +238,13 @@ def camera_fault(entry: dict[str, Any], *, as_json: bool) -> None:
         f"  {'MOVED' if entry['moved'] else 'still'}  {entry['state']:8} {entry['state_s']:5.2f}s"
         f"  back {back}  {entry['message']}",
         flush=True,
+    )
+
+
+def _why_none(sheet: Inspected) -> list[str]:
+    """Say why a sheet is none, in a line for a person."""
+    return (
+        [*sheet.manifest.reasons[:1]] if sheet.manifest.verdict == "none" else _unsignalled(sheet)
     )
 
 

@@ -134,7 +134,7 @@ def _options(recipe: LoadedRecipe, size: tuple[int, int], journal: Path) -> list
 def _bare_sheet(run: shots.Run) -> None:
     """The same motion, triggers and lines, with scoring and saving off."""
     spent = shots.Spent()
-    shots.begin_sheet(run)
+    shots.begin_sheet("bare", run)
     for previous, shot in pairwise([run.shots[0], *run.shots]):
         shots.take_shot(shot, previous, run, spent)
     run.cell.gate.sort(Verdict.REJECT)

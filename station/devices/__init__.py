@@ -37,21 +37,26 @@ class RobotStatus(NamedTuple):
     remote: bool = True  # false only where the pendant has taken remote control away
     falls: tuple[int, ...] = (0,) * INPUTS
     """How often each digital input has fallen since connecting: also while nobody asked."""
+    stopped: str = ""
+    """What has stopped the arm since control was taken, though it may be over."""
+
+    @property
+    def problem(self) -> str:
+        """Why the arm could not be moved now; empty where it could."""
+        if self.safety_mode not in MAY_MOVE:
+            return self.safety_mode
+        if self.robot_mode != "running":
+            return f"robot mode became {self.robot_mode}"
+        if not self.program_running:
+            return "the control program was stopped, at the pendant or by its watchdog,"
+        return "" if self.remote else "remote control was taken away"
 
     def check_ready(self, device: str) -> None:
-        """Raise RobotStopped where the arm could not be moved now, with the place it stands at."""
-        if self.safety_mode not in MAY_MOVE:
-            problem = self.safety_mode
-        elif self.robot_mode != "running":
-            problem = f"robot mode became {self.robot_mode}"
-        elif not self.program_running:
-            problem = "the control program was stopped, at the pendant or by its watchdog,"
-        elif not self.remote:
-            problem = "remote control was taken away"
-        else:
-            return
-        advice = "clear the cause at the pendant, then start again"
-        raise RobotStopped(device, f"{problem} at {self._place}", advice)
+        """Raise RobotStopped where the arm is stopped or was, with the place it stands at."""
+        problem = self.problem or self.stopped
+        if problem:
+            advice = "clear the cause at the pendant, then start again"
+            raise RobotStopped(device, f"{problem} at {self._place}", advice)
 
     def check_may_begin(self, device: str) -> None:
         """Refuse also a speed slider at 0: a move sent now would begin when somebody raises it."""

@@ -55,8 +55,9 @@ class Link:
         self._receive = RTDEReceiveInterface(host, variables=_VARIABLES)
         self.stamp = -1.0  # the controller's time in the newest state that was looked at
         self._changed = time.monotonic()
-        self._inputs = 0
         self._falls = [0] * INPUTS
+        self._stopped = ""
+        self._status: RobotStatus | None = None
         self._parent = os.getppid()
 
     def watch(self) -> None:
@@ -75,6 +76,16 @@ class Link:
         age_s = self.look()
         if age_s > STALE_S or not self._receive.isConnected():
             raise self._lost(age_s)
+        if self._status is None:
+            self._status = self._read()
+        return self._status._replace(
+            age_s=age_s,
+            remote=self.pendant.remote,
+            falls=tuple(self._falls),
+            stopped=self._stopped and f"stopped for a moment ({self._stopped})",
+        )
+
+    def _read(self) -> RobotStatus:
         receive = self._receive
         mode, safety = receive.getRobotMode(), receive.getSafetyMode()
         return RobotStatus(
@@ -85,11 +96,9 @@ class Link:
             program_running=receive.getRuntimeState() == _PLAYING,
             steady=_steady(receive.getActualQd()),
             speed_slider=receive.getTargetSpeedFraction(),
-            inputs=self._inputs,
+            inputs=receive.getActualDigitalInputBits(),
             outputs=receive.getActualDigitalOutputBits(),
-            age_s=age_s,
-            remote=self.pendant.remote,
-            falls=tuple(self._falls),
+            age_s=0.0,
         )
 
     def status_from_now(self) -> RobotStatus:
@@ -108,21 +117,28 @@ class Link:
         return float(self._receive.getPayload())
 
     def look(self) -> float:
-        """Note the stream's timestamp and what fell; return seconds since it last advanced."""
+        """Take in what is new; return seconds since the stream's timestamp last advanced."""
         stamp = self._receive.getTimestamp()
         now = time.monotonic()
         if stamp != self.stamp:
             self.stamp, self._changed = stamp, now
-        inputs = self._receive.getActualDigitalInputBits()
-        for line in range(INPUTS):
-            self._falls[line] += (self._inputs & ~inputs) >> line & 1
-        self._inputs = inputs
+            self._take_in(self._read())
         return now - self._changed
 
     def attend(self) -> None:
-        """Whatever else is done: miss no input that falls, and keep the watchdog quiet."""
+        """Whatever else is done: miss nothing that comes and goes; keep the watchdog quiet."""
         self.look()
         self.kick()
+
+    def _take_in(self, status: RobotStatus) -> None:
+        """Keep a state, and what it shows that may be over when somebody asks."""
+        before, self._status = self._status, status
+        if before is None:
+            return
+        for line in range(INPUTS):
+            self._falls[line] += (before.inputs & ~status.inputs) >> line & 1
+        if self.quiet_watchdog is not None and before.program_running and not self._stopped:
+            self._stopped = status.problem
 
     def kick(self) -> None:
         """Keep the controller's watchdog quiet, while the parent lives."""

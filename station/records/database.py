@@ -64,7 +64,10 @@ def told(name: str) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         problem = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise DatasetError(f"{name}: {problem}; if it is damaged, {REBUILD}") from error
+        advice = f"if it is damaged, {REBUILD}"
+        if "locked" in problem:
+            advice = "another program holds it; end that one, then go on"
+        raise DatasetError(f"{name}: {problem}; {advice}") from error
 
 
 def _read_only(path: Path) -> bool:

@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -38,6 +39,8 @@ MANIFEST = "manifest.json"
 LAST_BOOT = 999_999_999  # ids have room for nine digits
 
 Kind = Literal["capture", "inspection"]
+
+log = structlog.get_logger()
 
 
 class Record(NamedTuple):
@@ -122,6 +125,22 @@ class Dataset:
         record = read_record(folder)
         history.append(folder, record.sha256, event, **values)
         return self.reindex(record)
+
+    def take_back(self, sheet: str) -> None:
+        """Note that the line read no verdict of a recorded sheet, of whatever recipe.
+
+        What cannot be noted is logged: the arm goes on all the same.
+        """
+        why = "the line was lowered before busy fell, after an interruption: it read none"
+        for folder in self.root.parent.glob(f"*/inspections/*/{sheet}") if sheet else ():
+            try:
+                if after_of(read_record(folder)).outcome != "none":
+                    recipe = Dataset(self.root.parents[1], folder.parents[2].name, self._index)
+                    recipe.note(folder, "signalled", outcome="none", why=why)
+            except DatasetError as error:
+                log.error("sheet.told_unrecorded", sheet=sheet, told="none", reason=str(error))
+                return
+            log.warning("sheet.taken_back", sheet=sheet, reason=why)
 
     def reindex(self, record: Record) -> After:
         """Tell the index what a sheet's history says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -9,7 +10,7 @@ import structlog
 from station.errors import DatasetError
 from station.records import history
 from station.records.dataset import Dataset, after_of, read_record
-from station.records.ledger import Ledger, SheetId
+from station.records.ledger import Ledger, Row, SheetId
 from station.records.verify import check_record
 
 NEWEST = 3  # a power cut damages what was written last
@@ -33,6 +34,7 @@ def recover(dataset: Dataset, ledger: Ledger, station: str) -> None:
         if sheet not in rows or rows[sheet]["outcome"] is None:
             _close(folder, dataset)
     for folder in list(folders.values())[-NEWEST:]:
+        _agree(folder, dataset, rows.get(folder.name))
         for problem in check_record(folder).problems:
             log.error("record.damaged", sheet=folder.name, problem=problem)
             ledger.alarm("record_damaged", problem, folder.name)
@@ -47,6 +49,16 @@ def _adopt(folder: Path, ledger: Ledger) -> None:
         ledger.alarm("record_damaged", str(error), folder.name)
     else:
         log.warning("ledger.row_adopted", sheet=folder.name)
+
+
+def _agree(folder: Path, dataset: Dataset, row: Row | None) -> None:
+    """Bring a row's outcome in line: `capture` notes what was taken back and opens no ledger."""
+    with suppress(DatasetError):  # told as damage
+        record = read_record(folder)
+        told = row["outcome"] if row is not None else None
+        if after_of(record).outcome == "none" and told not in (None, "none"):
+            dataset.reindex(record)
+            log.warning("ledger.outcome_corrected", sheet=folder.name, was=told, outcome="none")
 
 
 def _close(folder: Path, dataset: Dataset) -> None:

@@ -62,9 +62,11 @@ def check(
         right = {"accept": {ACCEPT}, "reject": {REJECT}}.get(str(manifest.verdict), set())
         if outcome == "unknown":  # killed about when the line rose
             assert lines[number] <= right, f"{manifest.sheet}: lines {lines[number]}"
-        else:
-            wanted = right if outcome == manifest.verdict else set()
-            assert lines[number] == wanted, f"{manifest.sheet}: {outcome}, lines {lines[number]}"
+        elif outcome == manifest.verdict:
+            assert lines[number] == right, f"{manifest.sheet}: {outcome}, lines {lines[number]}"
+        else:  # told to nobody, or taken back before busy fell
+            assert outcome == "none", f"{manifest.sheet}: {manifest.verdict}, told {outcome}"
+            assert _told(told.get(number)) in ("none", "by_hand"), f"{manifest.sheet}: {told}"
         line = told.get(number)
         if line is None:  # nothing was told of it: taken away by hand, or still there at the end
             assert number in by_hand or number == len(folders) - 1, f"{number} was never told"

@@ -117,6 +117,27 @@ def test_a_terminal_that_closes_ends_the_run_unless_told_otherwise(
 
 
 @pytest.mark.timeout(200)
+def test_a_verdict_that_was_told_and_never_read_goes_as_none(station: Station) -> None:
+    station.sim.send("slider 0.02")  # the way back takes a while
+    process = station.start("inspect --recipe two --sheets 1 --json")
+    wait_until(lambda: rises(station) and station.sim.send("state")["moving"], PATIENCE_S)
+    process.terminate()
+    ended = Ended.of(process, PATIENCE_S)
+    assert ended.code == 143
+    assert [row["verdict"] for row in ended.rows()] == outcomes(station) == ["accept"]
+    before = len(station.journal("sorted"))
+
+    station.sim.send("slider 1")
+    again = station.run("inspect --recipe two --sheets 1 --json")
+    assert again.code == 0, again.err
+    first, _ = station.journal("sorted")[before:]
+    assert (first["accept"], first["reject"]) == (False, False)
+    assert outcomes(station) == ["none", "accept"]
+    proof = station.run("verify")
+    assert proof.code == 0, proof.lines
+
+
+@pytest.mark.timeout(200)
 def test_one_ctrl_c_finishes_the_sheet_and_tells_it(station: Station) -> None:
     process = station.start("inspect --recipe two --sheets 9 --json")
     wait_until(lambda: pictures(station), PATIENCE_S)

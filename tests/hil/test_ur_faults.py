@@ -173,6 +173,29 @@ def test_a_safeguard_that_resumes_by_itself_finds_no_program_to_go_on_with(
     assert Pose.of(place).distance_m(FAR) > 0.05
 
 
+@pytest.mark.bad_input("084-safeguard-stop-that-is-over-when-the-robot-is-asked")
+def test_a_stop_that_comes_and_goes_while_nobody_asks_is_not_missed(
+    robot: UrRobot, sim: Simulator
+) -> None:
+    """A light curtain that resumes by itself, while a picture is taken or a record written."""
+    robot.move(START, 0.5, 1.2, 10.0)
+    sim.send("safeguard_stop")
+    time.sleep(0.06)
+    sim.send("safeguard_release")
+    sim.wait_for(lambda: sim.send("state")["safety"] == "NORMAL")
+    time.sleep(0.1)
+    count = moves(sim)
+    for forbidden in (
+        lambda: robot.status().check_ready(robot.device),
+        lambda: robot.move(FAR, 0.5, 1.2, 10.0),
+        lambda: robot.set_outputs({0: True}, 1.0),
+    ):
+        with pytest.raises(RobotStopped, match=r"stopped for a moment \(safeguard stop\) at x "):
+            forbidden()
+    assert moves(sim) == count
+    assert not sim.send("state")["outputs"] & 1
+
+
 def test_a_frozen_stream_ends_a_move_and_the_arm_is_stopped(robot: UrRobot, sim: Simulator) -> None:
     with Underway(robot, sim) as move:
         sim.send("freeze")

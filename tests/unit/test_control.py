@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from station import control
 from station.control import Control
 from station.states import Command, Machine, Mode, State
 
@@ -119,3 +122,18 @@ def test_people_cannot_send_what_only_the_loop_decides() -> None:
         machine, control = controlled(State.EXECUTE)
         assert not ask(control, command=command)["accepted"]
         assert machine.state is State.EXECUTE
+
+
+def test_an_abort_gets_in_however_many_clients_are_silent(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    machine = Machine()
+    with ExitStack() as stack:
+        stack.enter_context(control.serve(tmp_path, Control(machine, dict)))
+        for _ in range(2 * control.CLIENTS):
+            silent = stack.enter_context(
+                control._connected(tmp_path / "run" / "control.sock", control.ANSWER_S)
+            )
+            assert silent.fileno() >= 0
+        machine.command(Command.CLEAR)
+        assert control.ask(tmp_path, command="abort", user="anna")["accepted"]
+        assert machine.state is State.ABORTING

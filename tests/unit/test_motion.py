@@ -266,6 +266,7 @@ def test_a_retreat_is_refused_where_a_move_would_be() -> None:
         ({"robot_mode": "power off"}, "robot mode became power off"),
         ({"program_running": False}, "the control program was stopped"),
         ({"remote": False}, "remote control was taken away"),
+        ({"stopped": "stopped for a moment (x)"}, r"stopped for a moment \(x\) at x 0.0"),
     ],
 )
 def test_an_arm_that_could_not_be_moved_is_told_with_its_place(

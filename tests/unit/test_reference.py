@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from test_production_states import RECIPE
+from production_bench import RECIPE
 
 from station import reference
 from station.errors import ConfigError, ProductionLocked

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_production_states import Bench
+from production_bench import Bench
 
 from station.errors import DeviceError, DeviceLost, DeviceTimeout, IncompleteFrame
 from station.states import State
