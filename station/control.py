@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ LINE_LIMIT_BYTES = 4096
 IDLE_S = 30.0
 ANSWER_S = 5.0
 CLIENTS = 16
+WAITING = 128  # to be accepted: a client that finds no place is refused at once
 FREE = {"status", Command.HOLD, Command.STOP, Command.ABORT}
 
 log = structlog.get_logger()
@@ -118,7 +120,7 @@ def serve(workspace: Path, control: Control) -> Iterator[None]:
                 raise ConfigError(f"{path}: {error.strerror}") from error
             finally:
                 os.umask(before)
-        listener.listen(CLIENTS)
+        listener.listen(WAITING)
         threading.Thread(
             target=_accept, args=(listener, control), name="control", daemon=True
         ).start()
@@ -128,6 +130,15 @@ def serve(workspace: Path, control: Control) -> Iterator[None]:
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+
+
+def answers(workspace: Path) -> bool:
+    """Tell whether a process listens in this workspace, whatever its state."""
+    try:
+        with _connected(workspace / "run" / "control.sock", 1.0):
+            return True
+    except OSError:
+        return False
 
 
 def ask(workspace: Path, **request: object) -> dict[str, Any]:
@@ -151,11 +162,15 @@ def ask(workspace: Path, **request: object) -> dict[str, Any]:
 
 def _request(line: bytes) -> Request:
     try:
-        return Request.model_validate_json(line)
+        request = Request.model_validate_json(line)
     except ValidationError as error:
         at, text = first_problem(error, Request)
         key = ".".join(map(str, at))
         raise CommandRefused(f"not understood: {key + ': ' if key else ''}{text}") from error
+    keys = [key for key, _ in json.loads(line, object_pairs_hook=list)]
+    if twice := [key for key, count in Counter(keys).items() if count > 1]:
+        raise CommandRefused(f"not understood: {twice[0]}: given twice")
+    return request
 
 
 def _told(request: Request) -> str:

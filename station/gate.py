@@ -90,12 +90,16 @@ class Gate:
 
     def present(self) -> bool:
         """Tell whether a sheet lies there; raises where the robot has stopped."""
-        return self._look()[0]
+        there = self._look()[0]
+        if not there:
+            self._forget()
+        return there
 
     def check_laid(self) -> None:
         """Raise where the sheet being worked on has gone, once its verdict is taken back."""
         if self._gone() and self._ask is None:
             self._lower_verdict()
+            self.present()  # one that is not even there now is remembered no longer
             raise SheetGone(
                 f"part-present input {self._lines.part_present}",
                 "the sheet was taken away while it was worked on",
@@ -119,12 +123,13 @@ class Gate:
 
     def lower_if_gone(self) -> None:
         """Lower a verdict that was read, once its sheet has gone though nobody waits for that."""
-        if self._ask is not None or self.present():
+        if self._ask is not None or self._look()[0]:
             return
         outputs = self._robot.status().outputs
         told = outputs >> self._lines.accept & 1 or outputs >> self._lines.reject & 1
         if told and not outputs >> self._lines.busy & 1:
             self._clear()
+        self._forget()
 
     def begin(self, sheet: str | None = None) -> None:
         """Say that a sheet is being worked on; without one, that the arm moves above the last."""
@@ -142,20 +147,20 @@ class Gate:
         self._robot.set_outputs({self._lines.busy: False}, OUTPUT_S)
         if self._ask is None:
             self._wait(self._gone, threading.Event(), present=False)
-            self._forget()
             self._clear()
+            self._forget()
 
     def _look(self) -> tuple[bool, int]:
         """Return whether a sheet lies there, and how often part-present has fallen."""
         status = self._robot.status()
         status.check_ready(self._robot.device)
         present = bool(status.inputs >> self._lines.part_present & 1)
-        if not present:
-            self._forget()
         return present, status.falls[self._lines.part_present]
 
     def _lies_steadily(self) -> bool:
         present, falls = self._look()
+        if not present:
+            self._forget()
         if not present or falls != self._falls:
             self._falls, self._since = falls, time.monotonic()
         return present and time.monotonic() - self._since >= STEADY_S
@@ -172,13 +177,16 @@ class Gate:
             else:
                 self._memory.write_text(sheet, encoding="ascii")
         except OSError as error:
-            raise DatasetError(f"{self._memory}: {error.strerror}") from error
+            raise self._unwritable(error) from error
 
     def _forget(self) -> None:
         try:
             self._memory.unlink(missing_ok=True)
         except OSError as error:
-            raise DatasetError(f"{self._memory}: {error.strerror}") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> DatasetError:
+        return DatasetError(f"{self._memory}: {error.strerror}; the station has to write there")
 
     def _remembered(self) -> str:
         with suppress(OSError, ValueError):

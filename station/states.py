@@ -182,6 +182,8 @@ class Machine:
                 )
             if target is None:
                 possible = ", ".join(self.commands()) or "none: wait for its end"
+                if self._mode.lends:
+                    possible = "`station mode produce`, which takes the lent cell back"
                 raise CommandRefused(
                     f"{command} is not possible in state {self._state}; possible: {possible}"
                 )

@@ -70,7 +70,7 @@ def snap(args: argparse.Namespace) -> int:
     workspace = workspace_of(args)
     if args.out.suffix.lower() != ".png":
         raise ConfigError(f"{args.out}: pictures are kept lossless; name a .png file")
-    check_out(args.out)
+    check_out(args.out, workspace)
     with open_camera(cell_of(args, workspace).config, workspace) as camera:
         camera.configure(args.exposure_us, args.gain_db)
         frame = camera.trigger()

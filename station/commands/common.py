@@ -19,6 +19,7 @@ from station.recipe import LoadedRecipe, load_recipe
 from station.workspace import active_recipe
 
 UNJUDGED = "a sheet under way has no verdict"
+KEPT = ("calibration", "data", "models", "recipes")  # folders of a workspace
 CONTINUED = "the same command goes on with what is missing"
 
 
@@ -63,10 +64,13 @@ def said(option: str, text: str) -> str:
     return text
 
 
-def check_out(out: Path | None) -> None:
+def check_out(out: Path | None, workspace: Path) -> None:
     """Find out before the work is done that what it writes has no place."""
     if out is None:
         return
+    for part in KEPT:
+        if out.resolve().is_relative_to((workspace / part).resolve()):
+            raise ConfigError(f"{out}: lies in {part}/, which is the station's own; choose another")
     if not out.parent.is_dir():
         raise ConfigError(f"{out.parent}: no such folder")
     if out.exists() and not out.is_file():

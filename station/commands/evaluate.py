@@ -48,7 +48,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from station.evaluate.measure import read_examples
     from station.pages.evaluation_report import write_evaluation
 
-    check_out(args.out)
+    check_out(args.out, workspace)
     name = newest(workspace, args.model)
     card = load_card(workspace, name)
     judging = _judging(args, workspace, card)

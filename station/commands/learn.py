@@ -222,7 +222,7 @@ def draw(args: argparse.Namespace) -> int:
     workspace = workspace_of(args)
     if args.out.suffix != ".svg":
         raise ConfigError(f"{args.out}: drawn as SVG; name it so")
-    check_out(args.out)
+    check_out(args.out, workspace)
     card = load_card(workspace, newest(workspace, args.model))
     anatomy = take_apart(workspace, card)
     write_network(args.out, anatomy, card)
@@ -241,7 +241,7 @@ def report(args: argparse.Namespace) -> int:
     from station.records.ledger import open_ledger
 
     workspace = workspace_of(args)
-    check_out(args.out)
+    check_out(args.out, workspace)
     name = recipe_of(args, workspace).name
 
     def recorded(run: str) -> set[str]:

@@ -12,7 +12,8 @@ from typing import Any
 from station import show
 from station.cell import station_lock
 from station.commands.common import cell_file_of, check_out, recipe_of, said, workspace_of
-from station.errors import ConfigError, DatasetError
+from station.control import answers
+from station.errors import CommandRefused, ConfigError, DatasetError
 from station.recipe import Retention
 from station.records import table
 from station.records.database import is_damaged, set_aside
@@ -34,6 +35,8 @@ def verify(args: argparse.Namespace) -> int:
     if args.recipe is not None and args.recipe not in recipes_in(workspace):
         raise ConfigError(f"{workspace / 'data'}: no data of a recipe {args.recipe!r}")
     station = cell.config.station
+    if args.rebuild and answers(workspace):
+        raise CommandRefused("--rebuild: a `station inspect` runs in this workspace; end it first")
     with station_lock(workspace) if args.rebuild else nullcontext():
         if args.rebuild and cell.config.ledger is None:
             _set_aside_if_damaged(workspace)
@@ -88,7 +91,7 @@ def records(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """Write inspected sheets as CSV or Parquet."""
     out: Path = args.csv or args.parquet
-    check_out(out)
+    check_out(out, workspace_of(args))
     with _ledger_of(args) as ledger:
         found = _found(args, ledger)
         rows = _rows(ledger, args.kind, found)

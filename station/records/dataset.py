@@ -113,8 +113,9 @@ class Dataset:
         return target
 
     def look_again(self) -> None:
-        """Forget which record is the newest: another process may have recorded since."""
+        """Look which record is the newest: another process may have recorded since."""
         self._last_sha256 = None
+        self._last_record()
 
     def inspection_place(self, manifest: Manifest) -> Path:
         """Return the folder in which an inspection's record lies, or will."""
@@ -233,14 +234,23 @@ class Dataset:
                 raise DatasetError(
                     f"{path}: a folder among an unfinished sheet's files; move it elsewhere"
                 )
-        return {path.name: describe(path) for path in found}
+        try:
+            return {path.name: describe(path) for path in found}
+        except OSError as error:
+            raise DatasetError(f"{error.filename}: {error.strerror}") from error
 
     def _last_record(self) -> str | None:
         """Return the sha256 of the newest inspection's manifest: the records are the chain."""
         if self._last_sha256 is None:
             newest = max(self.folders(), key=lambda path: order(path.name), default=None)
             if newest is not None and (newest / MANIFEST).exists():
-                self._last_sha256 = describe(newest / MANIFEST).sha256
+                try:
+                    self._last_sha256 = describe(newest / MANIFEST).sha256
+                except OSError as error:
+                    raise DatasetError(
+                        f"{newest / MANIFEST}: {error.strerror}; the next record has to name its "
+                        "hash: restore it from the backup, or move its folder out of data/"
+                    ) from error
         return self._last_sha256
 
     def _refuse_recorded(self, sheet: str) -> None:

@@ -56,7 +56,10 @@ class After(NamedTuple):
 
 
 def append(folder: Path, manifest_sha256: str, event: What, **values: object) -> Event:
-    """Add one event, durably; a line that a power cut left half written is cut off first."""
+    """Add one event, durably; a line that a power cut left half written is cut off first.
+
+    A history that is damaged otherwise takes no more.
+    """
     path = folder / HISTORY
     try:
         stream = path.open("a+b")
@@ -65,6 +68,9 @@ def append(folder: Path, manifest_sha256: str, event: What, **values: object) ->
     try:
         fcntl.flock(stream, fcntl.LOCK_EX)  # `keep` and `retention` may run beside the station
         lines, half = _lines(path)
+        _, problem = _followed(lines, manifest_sha256)
+        if problem is not None:  # nobody would ever read what is written behind it
+            raise DatasetError(f"{path}: {problem}; restore it from the backup")
         previous = hashlib.sha256(lines[-1]).hexdigest() if lines else manifest_sha256
         entry = Event.model_validate(
             {"event": event, "at": datetime.now(UTC), "previous": previous, **values}
@@ -87,19 +93,13 @@ def append(folder: Path, manifest_sha256: str, event: What, **values: object) ->
 
 def read(folder: Path, manifest_sha256: str) -> tuple[list[Event], list[str]]:
     """Return a sheet's events, and what is wrong with them."""
-    path = folder / HISTORY
-    events: list[Event] = []
-    previous = manifest_sha256
-    lines, half = _lines(path)
-    for number, line in enumerate(lines, start=1):
-        try:
-            event = Event.model_validate_json(line)
-        except ValidationError:
-            return events, [f"{HISTORY}: line {number} is not an event"]
-        if event.previous != previous:
-            return events, [f"{HISTORY}: line {number} does not follow the one before it"]
-        events.append(event)
-        previous = hashlib.sha256(line).hexdigest()
+    try:
+        lines, half = _lines(folder / HISTORY)
+    except OSError as error:
+        return [], [f"{HISTORY}: {error.strerror}"]
+    events, problem = _followed(lines, manifest_sha256)
+    if problem is not None:
+        return events, [f"{HISTORY}: {problem}"]
     if half:
         found = f"{HISTORY}: ends in half a line ({len(half)} bytes), which the next event cuts"
         return events, [found]
@@ -122,6 +122,22 @@ def after(manifest_verdict: Verdict | None, silent: bool, events: Sequence[Event
         exported=any(e.event == "exported" for e in events),
         thinned=frozenset(name for e in events if e.event == "thinned" for name in e.files),
     )
+
+
+def _followed(lines: Sequence[bytes], manifest_sha256: str) -> tuple[list[Event], str | None]:
+    """Follow the chain from the manifest on; return the events up to where it breaks, and how."""
+    events: list[Event] = []
+    previous = manifest_sha256
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = Event.model_validate_json(line)
+        except ValidationError:
+            return events, f"line {number} is not an event"
+        if event.previous != previous:
+            return events, f"line {number} does not follow the one before it"
+        events.append(event)
+        previous = hashlib.sha256(line).hexdigest()
+    return events, None
 
 
 def _lines(path: Path) -> tuple[list[bytes], bytes]:

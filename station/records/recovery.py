@@ -8,7 +8,6 @@ from pathlib import Path
 import structlog
 
 from station.errors import DatasetError
-from station.records import history
 from station.records.dataset import Dataset, after_of, read_record
 from station.records.ledger import Ledger, Row, SheetId
 from station.records.verify import check_record
@@ -32,7 +31,7 @@ def recover(dataset: Dataset, ledger: Ledger, station: str) -> None:
         ledger.alarm("record_missing", text, sheet)
     for sheet, folder in folders.items():
         if sheet not in rows or rows[sheet]["outcome"] is None:
-            _close(folder, dataset)
+            _close(folder, dataset, ledger)
     for folder in list(folders.values())[-NEWEST:]:
         _agree(folder, dataset, rows.get(folder.name))
         for problem in check_record(folder).problems:
@@ -61,16 +60,20 @@ def _agree(folder: Path, dataset: Dataset, row: Row | None) -> None:
             log.warning("ledger.outcome_corrected", sheet=folder.name, was=told, outcome="none")
 
 
-def _close(folder: Path, dataset: Dataset) -> None:
+def _close(folder: Path, dataset: Dataset, ledger: Ledger) -> None:
     """Nobody can say any more whether the process that judged this sheet still set the line."""
     try:
         record = read_record(folder)
     except DatasetError:
         return  # told already
-    events, _ = history.read(folder, record.sha256)
-    if history.after(record.manifest.verdict, record.manifest.silent, events).outcome is not None:
+    if after_of(record).outcome is not None:
         dataset.reindex(record)
         return
     why = "the process ended before it could say whether the line rose"
-    dataset.note(folder, "signalled", outcome="unknown", why=why)
+    try:
+        dataset.note(folder, "signalled", outcome="unknown", why=why)
+    except DatasetError as error:  # one record that cannot be written stops no other sheet
+        log.error("record.damaged", sheet=folder.name, problem=str(error))
+        ledger.alarm("record_damaged", str(error), folder.name)
+        return
     log.warning("sheet.outcome_unknown", sheet=folder.name, verdict=record.manifest.verdict)

@@ -215,7 +215,10 @@ def _chain(checked: list[Checked]) -> Iterator[tuple[str, str]]:
                 f"chain: follows a record of sha256 {named or 'none'}, "
                 f"but the one before it has {last or 'none'}",
             )
-        last = describe(manifest).sha256 if manifest.is_file() else None
+        try:
+            last = describe(manifest).sha256
+        except OSError:  # the sheet's own problem, and told as one
+            last = None
 
 
 def _rows(

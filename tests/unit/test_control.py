@@ -97,6 +97,7 @@ def test_modes_are_changed_by_name() -> None:
         b'{"command": "start", "user": "anna", "take": "yes"}\n',
         b'{"command": "start", "user": "anna", "reason": "two\\nlines"}\n',
         b"[" * 4000 + b"\n",
+        b'{"command": "status", "command": "abort", "user": "anna"}\n',
     ],
 )
 def test_a_malformed_line_is_refused_with_what_is_wrong(line: bytes) -> None:

@@ -43,8 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"records.sheet"},
     "records.migrations": {"records.ledger_schema"},
     "records.verify": FILES | {"records.dataset", "records.history", "records.ledger"},
-    "records.recovery": FILES
-    | {"records.dataset", "records.history", "records.ledger", "records.verify"},
+    "records.recovery": FILES | {"records.dataset", "records.ledger", "records.verify"},
     "records.why": FILES
     | {"records.dataset", "records.history", "records.ledger", "revisions", "records.verify"},
     "records.retention": FILES | {"records.dataset", "records.history", "records.verify"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -119,5 +121,28 @@ def test_an_unhold_brings_the_ledger_in_line_after_a_record_that_failed(
         bench.machine.command(Command.UNHOLD)
         bench.reach(State.EXECUTE)
         assert bench.recovered == recovered + 1, "once is enough"
+
+    bench.run(lead)
+
+
+def test_the_lines_fall_though_nothing_can_be_remembered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """run/ has become read-only: no accept stands over an empty table for that."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def lead() -> None:
+        bench.line.feeding = False
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", refuse)
+            bench.produce()
+            bench.reach(State.HELD)
+            assert "sheet: Read-only file system; the station has to write there" in (
+                bench.machine.reason
+            )
+            assert bench.line.accepted == 1
+            assert bench.arm.outputs == 0
 
     bench.run(lead)

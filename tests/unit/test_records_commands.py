@@ -12,11 +12,13 @@ import pyarrow.parquet
 import pytest
 from recorded import RECIPE, record, sheet_id, told
 
+from station import control
 from station import workspace as template
 from station.cli import main
 from station.errors import DatasetError
 from station.records.dataset import Dataset
 from station.records.ledger import open_ledger
+from station.states import Machine
 
 
 @pytest.fixture
@@ -175,6 +177,35 @@ def test_records_are_listed_by_recipe_and_run(capsys: pytest.CaptureFixture[str]
     assert (code, "no such folder" in err) == (2, True)
     code, _, err = run(capsys, "export", "--parquet", ".")
     assert (code, "not a file that could be replaced" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export", "--csv", "data/ledger.db"],
+        ["export", "--csv", "data/new.csv"],
+        ["report", "--out", "recipes/soak.yaml"],
+        ["snap", "--out", "models/a.png"],
+        ["draw", "--model", "glassfiber", "--out", "calibration/../calibration/a.svg"],
+    ],
+)
+def test_no_output_replaces_what_is_the_stations_own(
+    workspace: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    before = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+    code, _, err = run(capsys, *command)
+    assert (code, "which is the station's own; choose another" in err) == (2, True), err
+    assert {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()} == before
+
+
+def test_a_ledger_is_not_made_anew_under_a_station_that_stays(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In mode manual it holds no lock."""
+    (workspace / "run").mkdir(exist_ok=True)
+    with control.serve(workspace, control.Control(Machine(), dict)):
+        code, _, err = run(capsys, "verify", "--rebuild")
+    assert (code, "a `station inspect` runs in this workspace; end it first" in err) == (6, True)
 
 
 @pytest.mark.parametrize("option", ["--who", "--why"])

@@ -303,3 +303,48 @@ def test_events_that_come_at_once_lose_none(tmp_path: Path) -> None:
     assert [writer.wait(60) for writer in writers] == [0, 0]
     events, problems = history.read(tmp_path, "0" * 64)
     assert (len(events), problems) == (80, [])
+
+
+@pytest.mark.parametrize("file", [HISTORY, MANIFEST])
+def test_a_file_that_cannot_be_read_is_one_problem_and_stops_nothing(
+    ledger: Ledger, dataset: Dataset, file: str
+) -> None:
+    for number in (1, 2, 3):
+        told(dataset, number)
+    folder = dataset.folders()[1]
+    (folder / file).unlink()
+    (folder / file).mkdir()
+    found = problems(ledger, dataset)
+    assert any(file in text and "irectory" in text for text in found), found
+    assert all(sheet_id(1) not in text for text in found)
+    recover(dataset, ledger, "s1")
+    told(dataset, 4)
+    assert proof(ledger, dataset).sheets == 4
+    rebuild(dataset.root.parents[1], ledger, [RECIPE], "s1")
+
+
+def test_a_newest_manifest_that_cannot_be_read_is_told_before_a_sheet_is_begun(
+    dataset: Dataset,
+) -> None:
+    """The next record names its hash."""
+    told(dataset, 1)
+    (folder,) = dataset.folders()
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).mkdir()
+    with pytest.raises(DatasetError, match=r"manifest\.json: Is a directory; .* out of data/"):
+        dataset.look_again()
+
+
+def test_nothing_is_written_behind_a_damaged_line_of_a_history(
+    ledger: Ledger, dataset: Dataset
+) -> None:
+    told(dataset, 1)
+    (folder,) = dataset.folders()
+    damaged = b'{"event": "signalled", "at": garbage\n'
+    (folder / HISTORY).write_bytes(damaged)
+    rebuild(dataset.root.parents[1], ledger, [RECIPE], "s1")
+    for _ in range(2):
+        recover(dataset, ledger, "s1")
+    assert (folder / HISTORY).read_bytes() == damaged
+    with pytest.raises(DatasetError, match=r"line 1 is not an event; restore it from the backup"):
+        dataset.note(folder, "kept", who="anna", why="x")
