@@ -30,7 +30,6 @@ OUTPUT_S = 1.0
 PULSE_S = 0.2  # longer than a PLC's cycle
 STEADY_S = 0.05  # a sheet lies there once the sensor has not bounced for so long
 
-
 log = structlog.get_logger()
 
 # Asks a person for a sheet; stops where the event is set, and calls the second meanwhile, which
@@ -64,8 +63,7 @@ class Gate:
         both verdict lines low, which is none.
         """
         outputs = self._robot.status().outputs
-        lines = (self._lines.busy, self._lines.accept, self._lines.reject)
-        told = any(outputs >> line & 1 for line in lines)
+        told = self._busy(outputs) or self._verdict(outputs)
         begun = self._ask is None and (told or self._memory.exists()) and self.present()
         if begun:
             log.warning(
@@ -112,11 +110,7 @@ class Gate:
         Empty where nobody remembers whose verdict it was.
         """
         outputs = self._robot.status().outputs
-        busy, accept, reject = (
-            outputs >> line & 1
-            for line in (self._lines.busy, self._lines.accept, self._lines.reject)
-        )
-        if self._ask is not None or not busy or not (accept or reject):
+        if self._ask is not None or not (self._busy(outputs) and self._verdict(outputs)):
             return None
         self._lower_verdict()
         return self._remembered()
@@ -126,8 +120,7 @@ class Gate:
         if self._ask is not None or self._look()[0]:
             return
         outputs = self._robot.status().outputs
-        told = outputs >> self._lines.accept & 1 or outputs >> self._lines.reject & 1
-        if told and not outputs >> self._lines.busy & 1:
+        if self._verdict(outputs) and not self._busy(outputs):
             self._clear()
         self._forget()
 
@@ -192,6 +185,12 @@ class Gate:
         with suppress(OSError, ValueError):
             return self._memory.read_text(encoding="ascii")
         return ""
+
+    def _busy(self, outputs: int) -> bool:
+        return bool(outputs >> self._lines.busy & 1)
+
+    def _verdict(self, outputs: int) -> bool:
+        return bool((outputs >> self._lines.accept | outputs >> self._lines.reject) & 1)
 
     def _lower_verdict(self) -> None:
         self._robot.set_outputs({self._lines.accept: False, self._lines.reject: False}, OUTPUT_S)
