@@ -121,7 +121,8 @@ class Server:
         end = time.monotonic() + deadline_s
         before = control.getAsyncOperationProgressEx().operationId()
         if not control.moveL(list(pose), speed_m_s, acceleration_m_s2, True):
-            self._check_moving_allowed()
+            # ur_rtde may know of a stop before the state that tells of it is here.
+            self._link.status_from_now().check_ready(self.device)
             raise DeviceError(self.device, "did not take the move", "look at the pendant's log")
         steady = 0
         stamp = self._link.stamp
@@ -191,6 +192,7 @@ class Server:
             self._link.status_from_now().check_may_begin(self.device)
         for line, value in values.items():
             if not self._io.setStandardDigitalOut(line, value):
+                self._link.status_from_now().check_ready(self.device)
                 raise DeviceError(
                     self.device, f"did not take digital output {line}", "check remote control"
                 )
