@@ -27,7 +27,8 @@ from station.errors import StationError
 from station.model import open_model
 from station.production import Plant, Production
 from station.recipe import LoadedRecipe, load_recipe
-from station.records.dataset import Dataset, next_boot
+from station.records.boot import next_boot
+from station.records.dataset import Dataset
 from station.records.ledger import open_ledger
 from station.shots import Job
 from station.states import Command, Machine, State

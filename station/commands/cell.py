@@ -36,7 +36,8 @@ from station.model import open_model
 from station.model_card import ModelCard, load_card
 from station.production import Plant, Production
 from station.recipe import LoadedRecipe, doubt_about, load_recipe
-from station.records.dataset import Dataset, next_boot, now, save_image
+from station.records.boot import next_boot
+from station.records.dataset import Dataset, now, save_image
 from station.records.session import CaptureSession
 from station.records.sheet import Kind
 from station.records.storage import Room

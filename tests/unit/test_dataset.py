@@ -19,9 +19,9 @@ from sheets import manifest, picture
 from station.collect import QUEUE_FRAMES, Collector, Taken
 from station.errors import DatasetError, ModelError
 from station.golden import read_golden
+from station.records.boot import next_boot
 from station.records.dataset import (
     Dataset,
-    next_boot,
     read_image,
     read_manifest,
     read_record,

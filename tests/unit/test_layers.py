@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "golden": FILES,
     "records.history": FILES,
     "records.dataset": FILES | {"records.history"},
+    "records.boot": FILES | {"records.dataset"},
     "records.storage": FILES,
     "records.ledger_schema": set(),
     "records.database": {"errors", "records.ledger_schema"},
