@@ -124,6 +124,7 @@ ALLOWED: dict[str, set[str]] = {
         "devices",
         "model",
         "production",
+        "records.boot",
         "records.dataset",
     }
     | {"records.ledger", "sim", "states", "workspace"},
