@@ -20,7 +20,6 @@ from test_worker import gone
 from station.devices.ur import Settings, UrRobot, connect
 from station.errors import (
     DeviceError,
-    DeviceNotFound,
     DeviceTimeout,
     RobotStopped,
 )
@@ -44,16 +43,6 @@ def moves(sim: Simulator) -> int:
     return sum(event["name"].startswith("move") for event in sim.events("command"))
 
 
-@pytest.mark.bad_input("080-robot-off")
-def test_an_absent_robot_is_named_with_what_to_look_at() -> None:
-    started = time.monotonic()
-    error = refused(Settings(host="127.77.0.1"))
-    assert isinstance(error, DeviceNotFound)
-    assert str(error).startswith("robot 127.77.0.1: nothing answers on port 30004")
-    assert "cable" in error.advice
-    assert time.monotonic() - started < 3
-
-
 def test_a_slow_dashboard_costs_neither_the_line_nor_the_watchdog(
     robot: UrRobot, sim: Simulator
 ) -> None:
@@ -68,40 +57,6 @@ def test_a_slow_dashboard_costs_neither_the_line_nor_the_watchdog(
     finally:
         sim.send("dashboard 0")
     assert robot.status().program_running
-
-
-@pytest.mark.bad_input("097-no-such-name")
-def test_a_name_that_leads_nowhere_is_named() -> None:
-    error = refused(Settings(host="no-such-robot.invalid"))
-    assert isinstance(error, DeviceNotFound)
-    assert "no-such-robot.invalid" in str(error)
-
-
-def test_a_port_that_answers_nonsense_does_not_hang_the_station() -> None:
-    import socket
-
-    with socket.create_server(("127.77.0.2", 30004)):
-        started = time.monotonic()
-        error = refused(Settings(host="127.77.0.2", connect_timeout_s=1.5))
-        assert isinstance(error, DeviceTimeout)
-        assert time.monotonic() - started < 4
-
-
-def test_a_stopped_robot_is_refused_at_once(sim: Simulator) -> None:
-    sim.clear()
-    sim.send("protective_stop")
-    error = refused(Settings(host=sim.address))
-    assert isinstance(error, RobotStopped)
-    assert "protective stop" in str(error)
-    assert error.advice
-
-
-def test_a_robot_without_power_is_refused_with_what_to_do(sim: Simulator) -> None:
-    sim.clear()
-    sim.send("emergency_stop")
-    error = refused(Settings(host=sim.address))
-    assert "emergency stop" in str(error)
-    sim.clear()
 
 
 def test_a_moving_arm_can_be_stopped_only_by_ending_the_move(
@@ -248,15 +203,6 @@ def test_no_line_rises_once_the_robot_has_stopped(robot: UrRobot, sim: Simulator
         robot.set_outputs({0: True}, 1.0)
     robot.set_outputs({2: False}, 1.0)
     assert sim.send("state")["outputs"] & 5 == 0
-
-
-def test_registers_that_a_fieldbus_holds_are_named(sim: Simulator) -> None:
-    sim.clear()
-    sim.send("claim")
-    error = refused(Settings(host=sim.address))
-    sim.send("unclaim")
-    assert "holds the registers" in error.problem
-    assert "EtherNet/IP" in error.advice
 
 
 @pytest.mark.bad_input("085-not-in-remote-control")
