@@ -15,17 +15,10 @@ from station.commands.common import (
     workspace_of,
 )
 from station.errors import INTERRUPTED
-from station.recipe import load_recipe
+from station.recipe import HIGHEST, load_recipe
 
 if TYPE_CHECKING:
     from station.evaluate.compare import Contender, Recommendation
-
-TABLE = {
-    "image AUROC": "image_auroc",
-    "pixel AUROC": "pixel_auroc",
-    "AU-PRO": "au_pro",
-    "false rejects": "false_rejects_at_zero_escapes",
-}
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -36,12 +29,13 @@ def compare(args: argparse.Namespace) -> int:
     from station.learn.method import TrainingStopped
     from station.pages.compare_report import write_comparison
 
-    folder, tiles = args.dataset, 1
+    folder, tiles, rule = args.dataset, 1, HIGHEST
     if folder is None:
         workspace = workspace_of(args)
         recipe = load_recipe(workspace, args.recipe)
         folder = workspace / "data" / recipe.name
         tiles = 2 if recipe.recipe.model_input == "tiles" else 1
+        rule = recipe.recipe.sheet_rule
     check_out_folder(args.out, folder)
     variants = contenders(args.detectors.split(","), args.workspace, tiles)
     examples = read_examples(folder, args.split)
@@ -52,7 +46,7 @@ def compare(args: argparse.Namespace) -> int:
         stopping("the step", CONTINUED) as stop,
         show.learning() as progress,
     ):
-        place = Place(folder.resolve(), args.out, progress, stop)
+        place = Place(folder.resolve(), args.out, progress, stop, rule)
         try:
             for contender in run(variants, args.seeds, examples, place):
                 found.append(contender)
@@ -91,6 +85,7 @@ def _row(contender: Contender) -> dict[str, Any]:
         "defective": first.defective,
         "masks": first.masks,
         **{name: found and found.model_dump() for name, found in figures.items()},
+        "sheets": _sheets(contender),
         "image_auroc_deviation": contender.deviation,
         "latency_ms": {"p50": contender.latency_ms, "p95": contender.latency_p95_ms},
         "training_s": contender.training_s,
@@ -100,14 +95,36 @@ def _row(contender: Contender) -> dict[str, Any]:
     }
 
 
+def _sheets(contender: Contender) -> dict[str, Any] | None:
+    """Return the image figures once more by sheet, where all files are captures."""
+    from station.evaluate.compare import IMAGE_FIGURES
+
+    sheets = contender.evaluations[0].sheets
+    if sheets is None:
+        return None
+    figures = {name: contender.judged(name) for name in IMAGE_FIGURES}
+    return {
+        "good": sheets.good,
+        "defective": sheets.defective,
+        **{name: found and found.model_dump() for name, found in figures.items()},
+    }
+
+
 def _say(found: list[Contender], said: Recommendation, *, as_json: bool) -> None:
     if as_json:
         differences = [{**d._asdict(), "shown": d.shown} for d in said.differences]
         print(json.dumps({**said._asdict(), "differences": differences}))
         return
+    first = found[0].evaluations[0]
+    unit = first.judged_unit
     rows = []
     for contender in found:
-        figures = {text: contender.figure(field) for text, field in TABLE.items()}
+        figures = {
+            f"{unit} AUROC": contender.judged("image_auroc"),
+            "pixel AUROC": contender.figure("pixel_auroc"),
+            "AU-PRO": contender.figure("au_pro"),
+            "false rejects": contender.judged("false_rejects_at_zero_escapes"),
+        }
         rows.append(
             {
                 "detector": contender.name,
@@ -117,6 +134,7 @@ def _say(found: list[Contender], said: Recommendation, *, as_json: bool) -> None
                 "MB": contender.memory_mb,
             }
         )
-    first = found[0].evaluations[0]
-    show.table(f"{first.dataset}, split {first.split}; false rejects at zero escapes", rows)
+    show.table(
+        f"{first.dataset}, split {first.split}; false rejects of {unit}s at zero escapes", rows
+    )
     print(said.words)

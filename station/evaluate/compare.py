@@ -36,18 +36,17 @@ from station.evaluate.variants import (
 from station.model_card import load_card
 from station.preset import changed
 
-NEAR = 0.01  # image AUROC that is given away for a faster answer, where no difference can be shown
+NEAR = 0.01  # AUROC that is given away for a faster answer, where no difference can be shown
 CONFIDENCE = 0.95  # of all differences together
-FIGURES = (
+IMAGE_FIGURES = (
     "image_auroc",
     "average_precision",
-    "pixel_auroc",
-    "au_pro",
     "false_rejects_at_zero_escapes",
     "escapes",
     "false_rejects",
     "f1",
 )
+FIGURES = (*IMAGE_FIGURES, "pixel_auroc", "au_pro")
 
 
 class Contender(NamedTuple):
@@ -62,19 +61,12 @@ class Contender(NamedTuple):
         return [run.evaluation for run in self.runs]
 
     def figure(self, name: str) -> Estimate | None:
-        """Return a figure's mean over the seeds; None where one of them has none.
+        """Return an evaluation's figure; its mean over the seeds."""
+        return _mean([getattr(evaluation, name) for evaluation in self.evaluations])
 
-        Its bounds are means too: all seeds saw the same images, so more of them narrow nothing.
-        """
-        found = [getattr(evaluation, name) for evaluation in self.evaluations]
-        if any(estimate is None for estimate in found):
-            return None
-        lows, highs = [e.low for e in found], [e.high for e in found]
-        return Estimate(
-            value=statistics.fmean(e.value for e in found),
-            low=None if None in lows else statistics.fmean(lows),
-            high=None if None in highs else statistics.fmean(highs),
-        )
+    def judged(self, name: str) -> Estimate | None:
+        """Return a figure of what the line judges: of sheets where there are any."""
+        return _mean([getattr(evaluation.judged, name) for evaluation in self.evaluations])
 
     @property
     def deviation(self) -> float | None:
@@ -105,22 +97,45 @@ class Contender(NamedTuple):
         return max(known) if known else None
 
     def resampled(self) -> Floats:
-        """Return the image AUROC of every resample of units, seeds averaged."""
+        """Return the AUROC, of what the line judges, in every resample; seeds averaged."""
         found = []
         for evaluation in self.evaluations:
-            labelled = LabelledScores(
-                np.array([s.score for s in evaluation.scores]),
-                np.array([s.label != "good" for s in evaluation.scores]),
-                [s.unit for s in evaluation.scores],
-            )
+            labelled = _labelled(evaluation)
             # One seed for all: the same units are drawn for every detector.
             weights = draw_units(labelled.units, labelled.defective, 0, RESAMPLES)
             found.append(resampled_aurocs(labelled, weights))
         return np.asarray(np.mean(found, axis=0))
 
 
+def _mean(found: Sequence[Estimate | None]) -> Estimate | None:
+    """Return the seeds' mean; None where one of them has none.
+
+    Its bounds are means too: all seeds saw the same images, so more of them narrow nothing.
+    """
+    known = [estimate for estimate in found if estimate is not None]
+    if len(known) < len(found):
+        return None
+    lows = [e.low for e in known if e.low is not None]
+    highs = [e.high for e in known if e.high is not None]
+    return Estimate(
+        value=statistics.fmean(e.value for e in known),
+        low=statistics.fmean(lows) if len(lows) == len(known) else None,
+        high=statistics.fmean(highs) if len(highs) == len(known) else None,
+    )
+
+
+def _labelled(evaluation: Evaluation) -> LabelledScores:
+    """Return the scores of what the line judges, with the units that resamples draw."""
+    if evaluation.sheet_scores:
+        rows = [(s.score, s.defective, s.sheet) for s in evaluation.sheet_scores]
+    else:
+        rows = [(s.score, s.label != "good", s.unit) for s in evaluation.scores]
+    scores, defective, units = zip(*rows, strict=True)
+    return LabelledScores(np.array(scores), np.array(defective, np.bool_), units)
+
+
 class Difference(NamedTuple):
-    """By how much the leader's image AUROC is above another's; below zero is possible."""
+    """By how much the leader's AUROC is above another's; below zero is possible."""
 
     other: str
     value: float
@@ -137,7 +152,7 @@ class Recommendation(NamedTuple):
     """Which detector to take, and why; None where there is nothing to compare by."""
 
     take: str | None
-    leader: str | None  # highest image AUROC
+    leader: str | None  # highest AUROC: of sheets where there are any, else of images
     differences: tuple[Difference, ...]
     words: str
 
@@ -184,10 +199,11 @@ def run(
 
 def recommend(found: Sequence[Contender]) -> Recommendation:
     """Say which to take: the best if that is shown, else a fast one of those that may be it."""
-    aurocs = {c.name: c.figure("image_auroc") for c in found}
+    aurocs = {c.name: c.judged("image_auroc") for c in found}
     values = {name: e.value for name, e in aurocs.items() if e is not None}
     if len(values) < len(found):
         return Recommendation(None, None, (), "Without good and defective images none is better.")
+    auroc = f"{found[0].evaluations[0].judged_unit} AUROC"
     latency = {c.name: c.latency_ms for c in found}
     leader = min(values, key=lambda name: (-values[name], latency[name]))
     if len(found) == 1:
@@ -202,11 +218,11 @@ def recommend(found: Sequence[Contender]) -> Recommendation:
     take = min(near, key=lambda name: latency[name])
     words = f"No difference can be shown between {_listed(group)} on these images. "
     if take == leader:
-        words += f"{take} has the highest image AUROC, {values[take]:.3f}"
+        words += f"{take} has the highest {auroc}, {values[take]:.3f}"
         words += ", and none within 0.01 of it is faster." if len(near) > 1 else "."
     else:
         words += (
-            f"{take} is the fastest of those within 0.01 of the highest image AUROC: "
+            f"{take} is the fastest of those within 0.01 of the highest {auroc}: "
             f"{latency[take]:.1f} ms a picture, {leader} {latency[leader]:.1f} ms."
         )
     return Recommendation(take, leader, differences, words)

@@ -96,6 +96,16 @@ class Evaluation(ImageMetrics):
     software: dict[str, str]
     evaluated: datetime
 
+    @property
+    def judged(self) -> ImageMetrics:
+        """Figures of what the line judges: of sheets where there are any, else of images."""
+        return self.sheets or self
+
+    @property
+    def judged_unit(self) -> Literal["sheet", "image"]:
+        """What `judged` is of."""
+        return "sheet" if self.sheet_scores else "image"
+
 
 def save(evaluation: Evaluation, path: Path) -> None:
     """Write an evaluation, whole or not at all."""

@@ -111,7 +111,9 @@ def run(
 
 
 def _mean(found: Sequence[Evaluation], name: str) -> Mean | None:
-    estimates = [getattr(evaluation, name) for evaluation in found]
+    # What the line judges is what it rejects: sheets, where there are any.
+    of_line = name == "false_rejects_at_zero_escapes"
+    estimates = [getattr(e.judged if of_line else e, name) for e in found]
     values = [estimate.value for estimate in estimates if estimate is not None]
     if len(values) < len(found):
         return None

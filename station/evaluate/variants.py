@@ -31,6 +31,7 @@ from station.learn.train import TrainOptions, train
 from station.model import Model, open_model
 from station.model_card import list_models, load_card
 from station.preset import Preset
+from station.recipe import HIGHEST, SheetRule
 from station.records.dataset import write_durably
 from station.strict import Strict
 
@@ -71,6 +72,7 @@ class Place:
     folder: Path
     progress: Callable[[Progress], None]
     stop: threading.Event
+    rule: SheetRule = HIGHEST  # how a sheet's score is made of its shots
 
 
 def weights_absent(preset: AnyPreset) -> bool:
@@ -80,10 +82,10 @@ def weights_absent(preset: AnyPreset) -> bool:
 
 def measured(variant: Variant, seed: int, examples: Examples, place: Place) -> Measured:
     """Train the variant's model and measure it on the examples, as far as that is not done."""
-    name = model_name(variant, place.dataset, seed)
+    name = model_name(variant, place.dataset, seed, place.rule)
     if f"{name}/1" not in list_models(place.folder):
         # Stopped in the middle, it goes on.
-        options = TrainOptions(name, variant.preset, variant.units, seed, resume=None)
+        options = TrainOptions(name, variant.preset, variant.units, seed, place.rule, resume=None)
         started = time.perf_counter()
         train(from_mvtec(place.dataset), options, place.folder, place.progress, place.stop)
         cost = Cost(training_s=time.perf_counter() - started)
@@ -110,11 +112,11 @@ def measured_model(workspace: Path, model: str, examples: Examples, kept_as: Pat
     return Measured(workspace, model, evaluation, cost)
 
 
-def model_name(variant: Variant, dataset: Path, seed: int) -> str:
+def model_name(variant: Variant, dataset: Path, seed: int, rule: SheetRule = HIGHEST) -> str:
     """Name a model after all that makes it, so that no other experiment is taken for it."""
     makes = (
         f"{_training_digest(dataset)} {variant.units} {variant.preset.model_dump_json()} "
-        f"{importlib.metadata.version('station')}"
+        f"{importlib.metadata.version('station')} {rule}"
     )
     words = "".join(c if c.isalnum() else "-" for c in variant.name.lower())
     return f"{words}-{hashlib.sha256(makes.encode()).hexdigest()[:8]}-seed{seed}"

@@ -18,8 +18,8 @@ from station.pages.evaluation_figures import (
     INK,
     MARKS,
     WIDE,
+    judged,
     label_roc,
-    scores_of,
 )
 from station.pages.page import svg
 
@@ -39,7 +39,7 @@ def roc_overlay(found: Sequence[Contender]) -> Markup:
         for i, contender in enumerate(found):
             colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
             for n, evaluation in enumerate(contender.evaluations):
-                good, defective = scores_of(evaluation)
+                _, good, defective = judged(evaluation)
                 thresholds = np.unique(np.concatenate([good, defective]))[::-1]
                 x = [0.0, *((good >= t).mean() for t in thresholds)]
                 y = [0.0, *((defective >= t).mean() for t in thresholds)]
@@ -49,17 +49,18 @@ def roc_overlay(found: Sequence[Contender]) -> Markup:
                 axes.plot(at, 1.0, mark, color=colour, markersize=9 if n == 0 else 6, zorder=4,
                           markeredgecolor="white", markeredgewidth=1, clip_on=False,
                           label=contender.name if n == 0 else None)  # fmt: skip
-        label_roc(axes)
+        label_roc(axes, judged(found[0].evaluations[0]).unit)
 
     return svg("roc", HALF, draw)
 
 
 def latency_scatter(found: Sequence[Contender]) -> Markup:
     """Draw what a detector costs in time against what it costs in good sheets."""
+    unit = found[0].evaluations[0].judged_unit
 
     def draw(axes: Axes) -> None:
         for i, contender in enumerate(found):
-            rejects = contender.figure("false_rejects_at_zero_escapes")
+            rejects = contender.judged("false_rejects_at_zero_escapes")
             if rejects is None:
                 continue
             colour, x = COLOURS[i % len(COLOURS)], contender.latency_ms
@@ -69,7 +70,7 @@ def latency_scatter(found: Sequence[Contender]) -> Markup:
                       markeredgecolor="white", markeredgewidth=1, zorder=4, clip_on=False,
                       label=contender.name)  # fmt: skip
         axes.set(xlabel="milliseconds a picture (p50)",
-                 ylabel="good images rejected at zero escapes")  # fmt: skip
+                 ylabel=f"good {unit}s rejected at zero escapes")  # fmt: skip
         axes.set_xlim(0, 1.15 * max(c.latency_ms for c in found))
         axes.set_ylim(0, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -116,8 +117,10 @@ def families(found: Sequence[Contender], table: Published) -> Markup:
 
 def _name(axes: Axes, points: Sequence[tuple[float, float, str, bool]]) -> None:
     """Write names beside points, each at the first place around it that is still free."""
-    axes.figure.canvas.draw()  # lays the figure out: before that no point has its place
-    points_per_pixel = 72 / axes.figure.dpi
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # noqa: S101
+    figure.draw_without_rendering()  # lays it out: before that no point has its place
+    points_per_pixel = 72 / figure.dpi
     around = [(9, -3), (0, 9), (0, -16), (-9, -3), (9, 10), (9, -16), (-9, 10), (-9, -16),
               (0, 22), (0, -29), (14, 22), (14, -29)]  # fmt: skip
     places = [axes.transData.transform(point[:2]) * points_per_pixel for point in points]

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from station.evaluate.compare import CONFIDENCE, NEAR, Contender, Recommendation
+from station.evaluate.evaluation import Evaluation
 from station.evaluate.examples import Example
 from station.evaluate.measure import Examples
 from station.evaluate.metrics import Estimate
@@ -21,11 +22,10 @@ from station.learn.images import read_image
 from station.model import open_model
 from station.pages import compare_figures as figures
 from station.pages.evaluation_figures import COLOURS, MARKS
-from station.pages.evaluation_report import NAMES, painted
+from station.pages.evaluation_report import NAMES, SHEET_AUROC, painted
 from station.pages.page import data_uri, environment, smaller, write_page
 from station.records.sheet import Image
 
-SHOWN = ("image_auroc", "pixel_auroc", "au_pro", "false_rejects_at_zero_escapes")
 SHARES = (0.0, 1 / 3, 2 / 3, 1.0)  # of the way from the hardest defect to the easiest
 # What of the table's marks stands in text: the same shapes as in the figures.
 SIGNS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚", "X": "✖"}
@@ -64,7 +64,7 @@ def write_comparison(
         first=first,
         seeds=len(found[0].runs),
         said=recommendation,
-        names=[(field, *NAMES[field]) for field in SHOWN],
+        columns=_columns(first),
         signs=[(SIGNS[MARKS[i % 7]], COLOURS[i % 7]) for i in range(len(found))],
         roc=figures.roc_overlay(found) if both else None,
         latency=figures.latency_scatter(found) if both else None,
@@ -79,6 +79,31 @@ def write_comparison(
         written=_written,
     )  # fmt: skip
     write_page(out, page)
+
+
+class Column(NamedTuple):
+    """A figure of the table: of what the line judges, or of images."""
+
+    name: str
+    field: str
+    judged: bool
+    percent: bool = False
+
+    def of(self, contender: Contender) -> Estimate | None:
+        """Read it, as the mean over the seeds."""
+        return contender.judged(self.field) if self.judged else contender.figure(self.field)
+
+
+def _columns(evaluation: Evaluation) -> list[Column]:
+    by_sheet = evaluation.judged_unit == "sheet"
+    sheet_auroc = [Column(SHEET_AUROC[0], "image_auroc", judged=True)] if by_sheet else []
+    rejects = "false_rejects_at_zero_escapes"
+    name = f"{NAMES[rejects][0]}, by {evaluation.judged_unit}"
+    return [
+        *sheet_auroc,
+        *(Column(NAMES[f][0], f, judged=False) for f in ("image_auroc", "pixel_auroc", "au_pro")),
+        Column(name, rejects, judged=True, percent=True),
+    ]
 
 
 def _written(found: Estimate | None, *, percent: bool) -> tuple[str, str]:
@@ -111,14 +136,15 @@ def _lines(found: Sequence[Contender], examples: Examples) -> list[Line]:
     for contender in found:
         run = contender.runs[0]
         limit = run.evaluation.threshold or 0.0
+        sheets = {sheet.sheet: sheet.score for sheet in run.evaluation.sheet_scores}
         with open_model(run.workspace, run.model, DEADLINE_S) as model:
             for (example, _), line in zip(chosen, lines, strict=True):
                 image = read_image(example.file).image
                 prediction = model.predict(image)
                 overlay = map_over(_shown(image), prediction.anomaly_map, limit)
-                line.seen.append(
-                    Seen(prediction.score, prediction.score >= limit, data_uri(overlay))
-                )
+                # Where there are sheets, the verdict is the sheet's.
+                score = sheets.get(example.unit, prediction.score)
+                line.seen.append(Seen(score, score >= limit, data_uri(overlay)))
     return lines
 
 

@@ -34,6 +34,7 @@ NAMES = {
     "false_rejects": ("False rejects", "good images at the threshold or above"),
     "f1": ("F1", "of rejecting defects, at the threshold"),
 }
+SHEET_AUROC = ("Sheet AUROC", "chance that a defective sheet scores above a good one")
 TILES = ("image_auroc", "pixel_auroc", "au_pro", "false_rejects_at_zero_escapes")
 REGION_LIMIT = 25
 PER_LABEL = 4
@@ -134,13 +135,13 @@ def _estimate(found: Estimate | None) -> tuple[str, str]:
 
 def _tiles(evaluation: Evaluation) -> list[tuple[tuple[str, str], Estimate | None]]:
     """Give the figures on top; what a threshold does is told of what the line judges."""
-    unit = figures.judged(evaluation).unit
+    unit = f"{evaluation.judged_unit}s"
     tiles = []
     for field in TILES:
         name, meaning = NAMES[field]
         source: ImageMetrics = evaluation
         if field == "false_rejects_at_zero_escapes":
-            source, meaning = evaluation.sheets or evaluation, meaning.replace("images", unit)
+            source, meaning = evaluation.judged, meaning.replace("images", unit)
         tiles.append(((name, meaning), getattr(source, field)))
     return tiles
 
@@ -170,15 +171,14 @@ def _tables(evaluation: Evaluation) -> list[tuple[str, list[tuple[tuple[str, str
 
     tables = [("By image", lines(evaluation, NAMES))]
     if evaluation.sheets is not None:
-        auroc = ("Sheet AUROC", "chance that a defective sheet scores above a good one")
-        tables.append(("By sheet", lines(evaluation.sheets, {**NAMES, "image_auroc": auroc})))
+        names = {**NAMES, "image_auroc": SHEET_AUROC}
+        tables.append(("By sheet", lines(evaluation.sheets, names)))
     return tables
 
 
 def _verdict(evaluation: Evaluation) -> list[str]:
     """Explain the threshold in words."""
-    # The line judges sheets, and so does a threshold where there are any.
-    found, unit = evaluation.sheets or evaluation, figures.judged(evaluation).unit
+    found, unit = evaluation.judged, f"{evaluation.judged_unit}s"
     escapes, rejects = found.escapes, found.false_rejects
     at_zero = found.false_rejects_at_zero_escapes
     if escapes is None or rejects is None or at_zero is None:

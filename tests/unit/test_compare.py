@@ -5,15 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from station.detectors import DETECTORS, GAUSSIAN
 from station.errors import ConfigError, ModelError
 from station.evaluate import compare
 from station.evaluate.compare import Contender, contenders, recommend
-from station.evaluate.evaluation import Evaluation, Latency, ScoredImage
+from station.evaluate.evaluation import Evaluation, Latency, ScoredImage, ScoredSheet
 from station.evaluate.metrics import RESAMPLES, LabelledScores, draw_units, image_auroc, measure
 from station.evaluate.published import published
 from station.evaluate.variants import Cost, Measured, Variant
+from station.pages import compare_figures
 from station.preset import changed
 
 
@@ -164,3 +167,49 @@ def test_the_published_table_is_whole() -> None:
         mean = np.mean([pairs[i][0] for pairs in classes])
         # As printed: the averages agree with the classes to rounding, whole per cents for AE-SSIM.
         assert mean == pytest.approx(table.figures["Average"][i][0], abs=1.2), system.name
+
+
+def by_sheet(found: Contender, sheet_gap: float) -> Contender:
+    """Return the same detector of images that are captures; its sheets differ by `sheet_gap`."""
+    scores = np.random.default_rng(1).normal(size=40) + sheet_gap * (np.arange(40) >= 20)
+    sheets = tuple(
+        ScoredSheet(sheet=f"s{i}", defective=i >= 20, score=float(score))
+        for i, score in enumerate(scores)
+    )
+    truth = np.array([s.defective for s in sheets])
+    figures = measure(LabelledScores(scores, truth, [s.sheet for s in sheets]), 0.5)
+    changes = {"sheets": figures, "sheet_scores": sheets}
+    runs = [
+        run._replace(evaluation=run.evaluation.model_copy(update=changes)) for run in found.runs
+    ]
+    return Contender(found.name, tuple(runs))
+
+
+def test_whole_sheets_decide_where_there_are_any() -> None:
+    better_by_image = by_sheet(contender("a", 2.5, 3.0), sheet_gap=0.0)
+    better_by_sheet = by_sheet(contender("b", 0.2, 30.0), sheet_gap=9.0)
+    said = recommend([better_by_image, better_by_sheet])
+    assert said.take == "b"
+    assert [d.shown for d in said.differences] == [True]
+    rejects = better_by_sheet.judged("false_rejects_at_zero_escapes")
+    assert rejects is not None
+    assert rejects.value == 0
+    by_image = better_by_sheet.figure("false_rejects_at_zero_escapes")
+    assert by_image is not None
+    assert by_image.value > 0
+    again = recommend([better_by_sheet, better_by_sheet._replace(name="c")])
+    assert "highest sheet AUROC" in again.words
+
+
+def test_names_of_neighbours_are_not_written_over_each_other() -> None:
+    axes = Figure(layout="constrained").add_subplot()
+    points = [(87.0, 70.0, "far", False), (96.2, 99.5, "one", True), (96.3, 99.4, "two", True)]
+    for x, y, _, _ in points:
+        axes.plot(x, y, "o")
+    compare_figures._name(axes, points)
+    far, one, two = axes.texts
+    assert isinstance(far, Annotation)
+    assert isinstance(one, Annotation)
+    assert isinstance(two, Annotation)
+    assert far.xyann == one.xyann, "beside the point, where there is room"
+    assert one.xyann != two.xyann
