@@ -7,7 +7,7 @@ run/reference/<recipe>.json   the last check. Production needs one that is compl
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self
 
@@ -18,6 +18,8 @@ from station.recipe import LoadedRecipe
 from station.records.dataset import sync_folder, write_durably
 from station.records.sheet import Verdict
 from station.strict import Strict
+
+HOUR = timedelta(hours=1)
 
 
 class Basis(Strict):
@@ -162,9 +164,14 @@ def _problem(check: Check | None, basis: Basis, valid: timedelta, now: datetime)
         if was != getattr(basis, name):
             what = {"cell": "cell file"}.get(name.partition("_")[0], name.partition("_")[0])
             return f"the {what} has changed since its reference sheets were judged"
-    if not timedelta() <= now - check.at <= valid:
-        hours = (now - check.at) / timedelta(hours=1)
-        return f"its reference sheets were judged {hours:.1f} h ago, {valid} is allowed"
+    hours, allowed = ((now - check.at) / HOUR, valid / HOUR)
+    if hours < 0:
+        return (
+            f"its reference sheets were judged at {check.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC, later than the "
+            "computer's clock now says: set the clock, or judge them again"
+        )
+    if hours > allowed:
+        return f"its reference sheets were judged {hours:.1f} h ago, {allowed:g} h are allowed"
     return None
 
 
