@@ -166,9 +166,10 @@ def _problem(check: Check | None, basis: Basis, valid: timedelta, now: datetime)
             return f"the {what} has changed since its reference sheets were judged"
     hours, allowed = ((now - check.at) / HOUR, valid / HOUR)
     if hours < 0:
+        judged = f"{check.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         return (
-            f"its reference sheets were judged at {check.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC, later than the "
-            "computer's clock now says: set the clock, or judge them again"
+            f"its reference sheets were judged at {judged}, later than the computer's clock now "
+            "says: set the clock, or judge them again"
         )
     if hours > allowed:
         return f"its reference sheets were judged {hours:.1f} h ago, {allowed:g} h are allowed"
