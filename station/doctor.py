@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 
 from station.config import CellConfig
 from station.records.dataset import write_durably
-from station.records.storage import free
+from station.records.storage import free, in_gb
 
 BASLER = "2676"  # USB vendor id
 JUMBO_MTU = 8192
@@ -169,11 +169,11 @@ def disk(workspace: Path, cell: CellConfig) -> Iterator[Finding]:
     """Look at room and speed of the disk that takes the records."""
     folder = workspace / "data" if (workspace / "data").is_dir() else workspace
     limits, room = cell.disk, free(folder)
-    told = f"{room.gb:.1f} GB free for records"
+    told = f"{in_gb(room.gb)} free for records"
     if room.gb < limits.start_free_gb:
-        yield Finding("fail", f"{told}, {limits.start_free_gb:g} GB wanted", "station retention")
+        yield Finding("fail", f"{told}, {in_gb(limits.start_free_gb)} wanted", "station retention")
     elif room.gb < limits.warn_free_gb:
-        yield Finding("warn", f"{told}, {limits.warn_free_gb:g} GB wanted", "station retention")
+        yield Finding("warn", f"{told}, {in_gb(limits.warn_free_gb)} wanted", "station retention")
     else:
         yield Finding("ok", told)
     try:

@@ -68,6 +68,8 @@ def check_out(out: Path | None, workspace: Path) -> None:
     """Find out before the work is done that what it writes has no place."""
     if out is None:
         return
+    if out.name == "-":
+        raise ConfigError("-: the name of a file is needed; nothing is written to standard output")
     for part in KEPT:
         if out.resolve().is_relative_to((workspace / part).resolve()):
             raise ConfigError(f"{out}: lies in {part}/, which is the station's own; choose another")

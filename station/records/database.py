@@ -65,7 +65,9 @@ def told(name: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         problem = str(getattr(error, "orig", None) or error).splitlines()[0]
         advice = f"if it is damaged, {REBUILD}"
-        if "locked" in problem:
+        if "://" in name:
+            advice = "see that the server runs, and that it knows this user and database"
+        elif "locked" in problem:
             advice = "another program holds it; end that one, then go on"
         raise DatasetError(f"{name}: {problem}; {advice}") from error
 
@@ -117,8 +119,8 @@ def _address(url: str) -> sql.URL:
     try:
         address = make_url(url)
         address.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise ConfigError(f"ledger: {url!r} is no URL of a database") from error
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise ConfigError("ledger: no URL of a database") from error
     except ModuleNotFoundError as error:
         raise ConfigError("ledger: PostgreSQL needs `pip install station[postgres]`") from error
     if address.get_backend_name() != "postgresql":

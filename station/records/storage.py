@@ -24,6 +24,11 @@ class Free(NamedTuple):
     files: int | None
 
 
+def in_gb(value: float) -> str:
+    """Write an amount of room so that little is not told as none."""
+    return f"{value:.1f} GB" if value >= 10 else f"{value:.2g} GB"
+
+
 def free(folder: Path) -> Free:
     """Ask the file system of a folder, or of the nearest one above that exists."""
     while not folder.exists():
@@ -64,7 +69,7 @@ class Room:
     def _lacking(self, wanted_gb: float) -> str | None:
         now = free(self._folder)
         if now.gb < wanted_gb:
-            return f"{self._folder}: {now.gb:.1f} GB free, {wanted_gb:g} GB wanted"
+            return f"{self._folder}: {in_gb(now.gb)} free, {in_gb(wanted_gb)} wanted"
         if now.files is not None and now.files < FEWEST_FILES:
             return f"{self._folder}: room for {now.files} more files only"
         return None

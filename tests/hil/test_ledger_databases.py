@@ -254,11 +254,13 @@ def test_stations_that_share_a_server_see_their_own_sheets(tmp_path: Path, serve
 
 def test_a_server_that_is_gone_is_one_clear_error(tmp_path: Path) -> None:
     url = f"postgresql+psycopg://station@/none?host={tmp_path}"
-    with pytest.raises(DatasetError, match="connection"), open_ledger(tmp_path, url):
+    with pytest.raises(DatasetError, match="see that the server runs"), open_ledger(tmp_path, url):
         pass
 
 
-@pytest.mark.parametrize("url", ["mysql://a/b", "nonsense", "sqlite:///x.db"])
+@pytest.mark.parametrize(
+    "url", ["mysql://a/b", "nonsense", "sqlite:///x.db", "postgresql+psycopg://a:b/c"]
+)
 def test_another_kind_of_url_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="ledger"), open_ledger(tmp_path, url):
         pass

@@ -77,6 +77,29 @@ def test_a_mistake_is_named_with_file_and_key(old: str, new: str, expected: str)
     assert what.startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql+psycopg://a@host:port/b", "postgresql+psycopg://user@host/name is expected"),
+        ("postgresql+psycopg://a@host:99999/b", "postgresql+psycopg://user@host/name is expected"),
+        ("mysql://a@host/b", "postgresql+psycopg://user@host/name is expected"),
+        ("postgresql+psycopg://a:geheim@host/b", "a password has no place in this file"),
+        ("postgresql+psycopg://a@host/b?password=geheim", "a password has no place in this file"),
+    ],
+)
+def test_a_ledgers_url_has_no_password_and_a_refusal_repeats_none(url: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(f"{TEXT}\nledger: {url}\n", FILE, CellConfig)
+    assert f"ledger: {expected}" in str(refused.value)
+    assert "geheim" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["station@db.plant/inspection", "a@[::1]:5432/b", "a@/b?host=/run"])
+def test_a_ledgers_url_is_taken(url: str) -> None:
+    whole = f"postgresql+psycopg://{url}"
+    assert parse(f"{TEXT}\nledger: {whole}\n", FILE, CellConfig).ledger == whole
+
+
 def test_a_missing_cell_file_says_what_to_copy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"copy calibration/cell.yaml"):
         load_cell(tmp_path / "none.yaml")

@@ -175,6 +175,8 @@ def test_records_are_listed_by_recipe_and_run(capsys: pytest.CaptureFixture[str]
             assert f"no inspected sheet of {what} '{name}'" in err
     code, _, err = run(capsys, "export", "--csv", "none/out.csv")
     assert (code, "no such folder" in err) == (2, True)
+    code, _, err = run(capsys, "export", "--csv", "-")
+    assert (code, "the name of a file is needed" in err) == (2, True)
     code, _, err = run(capsys, "export", "--parquet", ".")
     assert (code, "not a file that could be replaced" in err) == (2, True)
 

@@ -16,7 +16,7 @@ from station.recipe import Retention
 from station.records.dataset import Dataset, after_of, read_record
 from station.records.ledger import Ledger, open_ledger
 from station.records.retention import Plan, check, is_sample, plan, thin
-from station.records.storage import Room, free
+from station.records.storage import Room, free, in_gb
 from station.records.verify import verify
 
 OLD = WHEN + timedelta(days=31)
@@ -187,6 +187,11 @@ def test_no_next_sheet_begins_below_the_last_limit(
     assert (told_of.out + told_of.err).count("disk.low") == 1, "warned once"
     full = limits.model_copy(update={"suspend_free_gb": plenty})
     assert "GB wanted" in str(Room(tmp_path, full).why_not_next())
+
+
+def test_little_room_is_not_told_as_none() -> None:
+    told_as = [in_gb(value) for value in (0.0, 0.0034, 0.063, 2.0, 17.28, 1234.5)]
+    assert told_as == ["0 GB", "0.0034 GB", "0.063 GB", "2 GB", "17.3 GB", "1234.5 GB"]
 
 
 def test_limits_that_fall_are_refused() -> None:
