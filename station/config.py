@@ -164,11 +164,16 @@ class CellConfig(Strict):
 
 
 class LoadedCell(NamedTuple):
-    """A cell file together with its path and the hash of the bytes it was read from."""
+    """A cell file together with its path and the text it was read from."""
 
     path: Path
     config: CellConfig
-    sha256: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def load_cell(path: Path) -> LoadedCell:
@@ -176,9 +181,7 @@ def load_cell(path: Path) -> LoadedCell:
     if not path.is_file():
         raise ConfigError(f"{path}: no such cell file; copy calibration/cell.yaml and fill it in")
     text = read(path)
-    return LoadedCell(
-        path, parse(text, path, CellConfig), hashlib.sha256(text.encode()).hexdigest()
-    )
+    return LoadedCell(path, parse(text, path, CellConfig), text)
 
 
 def open_workspace(path: Path) -> Path:

@@ -346,11 +346,16 @@ class Recipe(Strict):
 
 
 class LoadedRecipe(NamedTuple):
-    """A recipe together with its name and the hash of the bytes it was read from."""
+    """A recipe together with its name and the text it was read from."""
 
     name: str
     recipe: Recipe
-    sha256: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def doubt_about(threshold: float | None) -> str | None:
@@ -377,7 +382,7 @@ def load_recipe(workspace: Path, name: str) -> LoadedRecipe:
     if not path.resolve().is_relative_to(workspace.resolve()):
         raise ConfigError(f"{path}: a link that leads out of the workspace; copy the file here")
     text = read(path)
-    return LoadedRecipe(name, parse(text, path, Recipe), hashlib.sha256(text.encode()).hexdigest())
+    return LoadedRecipe(name, parse(text, path, Recipe), text)
 
 
 def list_recipes(workspace: Path) -> list[str]:

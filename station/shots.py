@@ -16,6 +16,7 @@ from station.geometry import Pose
 from station.image_quality import PictureCheck
 from station.motion import RETREAT_M_S
 from station.recipe import Leg, LoadedRecipe, Recipe, Shot, travel
+from station.records import settings
 from station.records.dataset import Dataset, now
 from station.records.sheet import Frame, Kind
 
@@ -66,9 +67,11 @@ class Run(NamedTuple):
 
 
 def begin_run(cell: Cell, job: Job, dataset: Dataset, collector: Collector) -> Run:
-    """Check the whole way, then set lines and camera; nothing moves yet."""
+    """Keep what the run goes by, check the whole way, set lines and camera; nothing moves yet."""
     recipe = job.recipe.recipe
     dataset.look_again()
+    for text in (job.recipe.text, job.cell.text):
+        settings.keep(dataset.root, text)
     shots = recipe.shots(cell.motion.forward)
     cell.motion.check_route(recipe.route(shots))
     cell.gate.reset(job.stop)

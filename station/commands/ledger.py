@@ -56,7 +56,9 @@ def verify(args: argparse.Namespace) -> int:
                 )
             )
         else:
-            print(": ".join(part for part in problem if part))
+            parts = [part for part in problem if part]
+            # Whatever a file is called, a problem stays one line.
+            print(": ".join(part if part.isprintable() else repr(part) for part in parts))
     told = {**proof._asdict(), "problems": len(proof.problems)}
     if args.json:
         print(json.dumps(told))

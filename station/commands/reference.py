@@ -33,7 +33,7 @@ from station.records.recovery import recover
 from station.records.sheet import Kind
 from station.records.storage import Room
 from station.reference import Answer, Basis, Check, Release
-from station.repeatability import study
+from station.repeatability import FEWEST, study
 
 
 class Bench(NamedTuple):
@@ -138,10 +138,13 @@ def repeat(args: argparse.Namespace) -> int:
         for inspected in sheets:
             manifests.append(inspected.manifest)
             show.say(f"{inspected.manifest.sheet}  {inspected.outcome}  {inspected.manifest.score}")
-    if len(manifests) < args.times:
-        return INTERRUPTED
-    show.study(study(manifests, bench.threshold), as_json=args.json)
-    return 0
+    stopped = len(manifests) < args.times
+    if stopped:
+        show.say(f"stopped after {len(manifests)} of {args.times}")
+        manifests = [manifest for manifest in manifests if manifest.score is not None]
+    if not stopped or len(manifests) >= FEWEST:
+        show.study(study(manifests, bench.threshold), as_json=args.json)
+    return INTERRUPTED if stopped else 0
 
 
 def _show(bench: Bench, *, as_json: bool) -> int:

@@ -17,11 +17,13 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from station.errors import ConfigError, DatasetError
 from station.records.ledger_schema import metadata
+from station.records.storage import free
 
 FILE = "ledger.db"
 SCHEMA = "0002"  # the newest migration
 BUSY_MS = 5000
 REBUILD = "`station verify --rebuild` makes it anew from the records"
+NO_ROOM_GB = 1e-3  # SQLite needs some even to read: for the index of its log
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 log = structlog.get_logger()
@@ -69,6 +71,8 @@ def told(name: str) -> Iterator[None]:
             advice = "see that the server runs, and that it knows this user and database"
         elif "locked" in problem:
             advice = "another program holds it; end that one, then go on"
+        elif free(Path(name).parent).gb < NO_ROOM_GB:
+            advice = "no room is left on its disk; free some by other files, then go on"
         raise DatasetError(f"{name}: {problem}; {advice}") from error
 
 

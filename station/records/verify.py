@@ -12,7 +12,7 @@ import numpy as np
 
 from station.errors import DatasetError
 from station.recipe import SheetRule
-from station.records import history
+from station.records import history, settings
 from station.records.dataset import (
     MANIFEST,
     Dataset,
@@ -103,6 +103,7 @@ def verify(
             told(folder.name)
         problems = [Problem(recipe, c.folder.name, what) for c in checked for what in c.problems]
         problems += [Problem(recipe, str(p), "is no sheet's folder") for p in dataset.strangers()]
+        problems += [Problem(recipe, *found) for found in settings.problems(dataset.root)]
         problems += [Problem(recipe, *found) for found in _chain(checked)]
         problems += [Problem(recipe, *found) for found in _rows(dataset, ledger, checked, station)]
         proof = proof._replace(

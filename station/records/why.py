@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from station.errors import ConfigError, DatasetError
-from station.records import history
+from station.records import history, settings
 from station.records.dataset import Dataset, after_of, describe, read_record
 from station.records.ledger import SheetId
 from station.records.sheet import Manifest
@@ -43,12 +43,14 @@ def why(workspace: Path, sheet: str) -> Answer:
         "recipe": manifest.recipe,
         "recipe_sha256": manifest.recipe_sha256,
         "recipe_revision": _revision(workspace, manifest),
+        "recipe_text": _kept(workspace, manifest.recipe, manifest.recipe_sha256),
         "model": manifest.model,
         "model_sha256": manifest.model_sha256,
         "model_today": _model_today(workspace, manifest),
         "runtime": manifest.runtime,
         "precision": manifest.precision,
         "cell_sha256": manifest.cell_sha256,
+        "cell_text": _kept(workspace, manifest.recipe, manifest.cell_sha256),
         "started_at": manifest.started_at.isoformat(),
         "finished_at": manifest.finished_at.isoformat(),
         "kind": manifest.kind,
@@ -137,7 +139,15 @@ def _revision(workspace: Path, manifest: Manifest) -> str:
     text = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(text).hexdigest() == manifest.recipe_sha256:
         return "as the recipe is today"
-    return "unknown: a text that was not kept"
+    if _kept(workspace, manifest.recipe, manifest.recipe_sha256) is None:
+        return "unknown: a text that was not kept"
+    return "none: edited by hand"
+
+
+def _kept(workspace: Path, recipe: str, sha256: str) -> str | None:
+    """Return where the text of that hash is kept."""
+    path = settings.place(Dataset(workspace, recipe).root, sha256)
+    return path.relative_to(workspace).as_posix() if path.is_file() else None
 
 
 def _model_today(workspace: Path, manifest: Manifest) -> str | None:

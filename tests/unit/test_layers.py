@@ -37,16 +37,19 @@ ALLOWED: dict[str, set[str]] = {
     "records.history": FILES,
     "records.dataset": FILES | {"records.history"},
     "records.boot": FILES | {"records.dataset"},
+    "records.settings": {"errors", "records.dataset"},
     "records.storage": FILES,
     "records.ledger_schema": set(),
-    "records.database": {"errors", "records.ledger_schema"},
+    "records.database": {"errors", "records.ledger_schema", "records.storage"},
     "records.ledger": {"errors", "records.database", "records.history", "records.ledger_schema"}
     | {"records.sheet"},
     "records.migrations": {"records.ledger_schema"},
-    "records.verify": FILES | {"records.dataset", "records.history", "records.ledger"},
+    "records.verify": FILES
+    | {"records.dataset", "records.history", "records.ledger", "records.settings"},
     "records.recovery": FILES | {"records.dataset", "records.ledger", "records.verify"},
     "records.why": FILES
-    | {"records.dataset", "records.history", "records.ledger", "revisions", "records.verify"},
+    | {"records.dataset", "records.history", "records.ledger", "revisions", "records.settings"}
+    | {"records.verify"},
     "records.retention": FILES | {"records.dataset", "records.history", "records.verify"},
     "records.table": FILES | {"records.ledger_schema"},
     "process": set(),
@@ -68,7 +71,8 @@ ALLOWED: dict[str, set[str]] = {
     "gate": FILES | {"devices"},
     "cell": FILES | {"devices", "motion", "gate"},
     "check": FILES | {"devices", "motion", "cell", "model", "model_card", "records.dataset"},
-    "shots": FILES | {"image_quality", "records.dataset", "collect", "motion", "cell"},
+    "shots": FILES
+    | {"image_quality", "records.dataset", "records.settings", "collect", "motion", "cell"},
     "cycle": FILES
     | {"golden", "shadow", "records.dataset", "records.history", "collect", "cell", "shots"},
     "reference": FILES | {"records.dataset"},

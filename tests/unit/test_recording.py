@@ -29,6 +29,7 @@ from station.records.ledger import Ledger, open_ledger
 from station.records.recovery import recover
 from station.records.sheet import Frame, Image, Prediction
 from station.records.verify import verify
+from station.records.why import why
 from station.shots import Job
 
 LINES = Lines(part_present=3, accept=0, reject=1, busy=2)
@@ -104,7 +105,7 @@ class Bench:
             payload_kg=1.0,
             lines=LINES,
         )
-        self.cell = LoadedCell(workspace / "cell.yaml", config, "1" * 64)
+        self.cell = LoadedCell(workspace / "cell.yaml", config, "station: s1\n")
         self.boots = 0
 
     def inspect(self, sheets: int = 1, score: float = 0.1) -> tuple[list[Inspected], Any]:
@@ -113,7 +114,7 @@ class Bench:
         recover(self.dataset, self.ledger, "s1")
         job = Job(
             f"s1-{self.boots:04d}",
-            LoadedRecipe("glassfiber", RECIPE, "0" * 64),
+            LoadedRecipe("glassfiber", RECIPE, "a recipe\n"),
             self.cell,
             {},
             threading.Event(),
@@ -185,6 +186,14 @@ def test_record_and_row_are_there_before_the_line_rises(
     assert row["outcome"] == verdict
     assert row["signalled_at"] is not None
     assert bench.problems() == []
+
+
+def test_the_recipe_that_a_sheet_was_made_by_is_kept(bench: Bench) -> None:
+    bench.inspect()
+    facts = why(bench.workspace, "s1-0001-000001").facts
+    assert facts["recipe_revision"] == "none: edited by hand"
+    assert (bench.workspace / facts["recipe_text"]).read_text() == "a recipe\n"
+    assert (bench.workspace / facts["cell_text"]).read_text() == "station: s1\n"
 
 
 def break_ledger(bench: Bench) -> Callable[[], object]:

@@ -13,7 +13,7 @@ import pytest
 from recorded import RECIPE, record, sheet_id, told
 
 from station.errors import DatasetError
-from station.records import history
+from station.records import history, settings
 from station.records.database import is_damaged, set_aside
 from station.records.dataset import MANIFEST, Dataset, after_of, read_record
 from station.records.history import HISTORY
@@ -348,3 +348,16 @@ def test_nothing_is_written_behind_a_damaged_line_of_a_history(
     assert (folder / HISTORY).read_bytes() == damaged
     with pytest.raises(DatasetError, match=r"line 1 is not an event; restore it from the backup"):
         dataset.note(folder, "kept", who="anna", why="x")
+
+
+def test_a_kept_recipe_text_that_was_changed_is_named(ledger: Ledger, dataset: Dataset) -> None:
+    told(dataset, 1)
+    settings.keep(dataset.root, "a: 1\n")
+    settings.keep(dataset.root, "a: 1\n")
+    assert proof(ledger, dataset).problems == []
+    (path,) = (dataset.root / "settings").iterdir()
+    path.write_text("a: 2\n")
+    (problem,) = problems(ledger, dataset)
+    assert problem.startswith(f"settings/{path.name}: sha256 is ")
+    settings.keep(dataset.root, "a: 1\n")
+    assert proof(ledger, dataset).problems == [], "written anew where it is damaged"
