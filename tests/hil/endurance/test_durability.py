@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import kill_trials
@@ -128,3 +129,11 @@ def test_a_full_disk_accepts_nothing_it_could_not_record(
     recorded = {m.sheet for _, m in inspection.records() if m.verdict == "accept" and m.complete}
     assert {row["sheet"] for row in accepted} <= recorded
     assert small_disk.is_mount()
+    with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(1 << 12))
+    ended = run(station, "records")
+    assert ended.code == 5, ended.err
+    assert "no room is left on its disk" in ended.complaint()
+    (small_disk / "filler").unlink()
+    assert run(station, "verify").code == 0
