@@ -260,8 +260,16 @@ def exchange_sheet(station: Station) -> None:
 def test_a_sheet_exchanged_within_one_move_has_no_verdict(running: Running) -> None:
     station = running.station
     station.sim.send("slider 0.02")
-    running.go("clear", "reset", "start")
-    wait_until(lambda: len(station.journal("picture")) and station.sim.send("state")["moving"])
+    running.go("clear", "reset")
+    before = len(station.journal("picture"))
+    running.go("start")
+    # After the two pictures of the first setup the way is long.
+    wait_until(
+        lambda: (
+            len(station.journal("picture")) == before + 2 and station.sim.send("state")["moving"]
+        ),
+        60.0,
+    )
     exchange_sheet(station)
     count = len(station.moves())
     running.reach("aborted")
