@@ -128,7 +128,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--size", choices=["s", "m"], default="s", help="of the network: small (default), medium"
     )
     distill.add_argument(
-        "--steps", type=count, default=1500, metavar="N", help="default: %(default)s"
+        "--steps", type=count, default=1200, metavar="N", help="default: %(default)s"
     )
     distill.add_argument("--name", type=name_of, metavar="NAME", help="default: the size")
     distill.add_argument("--seed", type=seed, default=0)
