@@ -26,7 +26,7 @@ class Free(NamedTuple):
 
 def in_gb(value: float) -> str:
     """Write an amount of room so that little is not told as none."""
-    return f"{value:.1f} GB" if value >= 10 else f"{value:.2g} GB"
+    return f"{value:.1f} GB" if value >= 10 else f"{value:.3g} GB"
 
 
 def free(folder: Path) -> Free:

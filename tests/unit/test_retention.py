@@ -190,8 +190,8 @@ def test_no_next_sheet_begins_below_the_last_limit(
 
 
 def test_little_room_is_not_told_as_none() -> None:
-    told_as = [in_gb(value) for value in (0.0, 0.0034, 0.063, 2.0, 17.28, 1234.5)]
-    assert told_as == ["0 GB", "0.0034 GB", "0.063 GB", "2 GB", "17.3 GB", "1234.5 GB"]
+    told_as = [in_gb(value) for value in (0.0, 0.0034, 1.96, 2.0, 17.28, 1234.5)]
+    assert told_as == ["0 GB", "0.0034 GB", "1.96 GB", "2 GB", "17.3 GB", "1234.5 GB"]
 
 
 def test_limits_that_fall_are_refused() -> None:
